@@ -1,0 +1,2 @@
+//! Races between Pomona and its peers.
+fn main() {}

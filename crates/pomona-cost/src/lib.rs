@@ -1,0 +1,1 @@
+//! What a neural network costs: parameters, MACs, bytes, activations, device rooflines.

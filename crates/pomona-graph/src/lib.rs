@@ -1,0 +1,1 @@
+//! Graphs of neural networks: shapes, regions, edits, plans and weight recipes.

@@ -1,0 +1,1 @@
+//! Importers and exporters between model files and graphs.

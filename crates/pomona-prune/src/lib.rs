@@ -1,0 +1,1 @@
+//! Criteria, planner and pruning methods.

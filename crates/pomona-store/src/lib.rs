@@ -1,0 +1,1 @@
+//! Checkpoint files of neural networks: lazy reading, streaming and atomic writing.

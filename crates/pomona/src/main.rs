@@ -1,0 +1,2 @@
+//! Makes trained neural networks small and fast.
+fn main() {}
