@@ -1,1 +1,24 @@
-//! Graphs of neural networks: shapes, regions, edits, plans and weight recipes.
+//! Graphs of neural networks: operators at their module paths over a table of tensors, with symbolic shapes.
+//!
+//! A graph holds shapes, not data. Changes are lists of edits in a plan; from a graph and a plan come the new graph and
+//! a weight recipe, which is data that `pomona-models` executes over a checkpoint.
+
+mod annotation;
+mod dim;
+mod dim_parse;
+mod edit;
+mod error;
+mod graph;
+mod op;
+mod recipe;
+mod tensor;
+
+pub use annotation::{Annotation, QuantTarget};
+pub use dim::{Bindings, Dim, Shape, show_shape};
+pub use dim_parse::parse as parse_dim;
+pub use edit::{Cost, Edit, PLAN_VERSION, Plan, Target};
+pub use error::{GraphError, Result};
+pub use graph::{Graph, Node, NodeId, Port, StatePort, Value, ValueId, ValueRef};
+pub use op::*;
+pub use recipe::{Distribution, Expr, Recipe, RecipeOutput, Term};
+pub use tensor::{Role, Slot, TensorDef, TensorId};

@@ -1,0 +1,1 @@
+//! Composition of recipes by substitution.

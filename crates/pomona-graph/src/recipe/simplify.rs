@@ -1,0 +1,1 @@
+//! Simplification: what cancels out is removed, so that untouched tensors stay copies.
