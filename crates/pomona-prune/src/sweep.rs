@@ -1,0 +1,177 @@
+//! Leave-one-out scoring of a chain of parts in one pass over the weights.
+//!
+//! The variants "without part i" share all computation before i, and afterwards all need the same weights at the same
+//! time. So the sweep goes along the chain once: at part j it advances the dense activations and those of every variant
+//! that left out an earlier part, then starts variant j from the activations that came in. Each part's weights are read
+//! once, n(n+1)/2 part executions replace n(n-1), and memory is the boundary activations, never the model.
+
+use std::ops::Range;
+
+use pomona_exec::{Device, Feeds, Options, Tensor, evaluate};
+use pomona_graph::{Graph, ValueId};
+use pomona_task::{Objective, SampleLoss, Weights};
+
+use crate::error::{PruneError, Result};
+use crate::unit::Unit;
+
+/// What a sweep runs on.
+pub struct Chain<'a> {
+    /// The graph.
+    pub graph: &'a Graph,
+    /// Its weights.
+    pub weights: &'a dyn Weights,
+    /// Data and loss.
+    pub objective: &'a dyn Objective,
+    /// Where it runs.
+    pub device: &'a Device,
+    /// Parts, each beginning where the one before ends.
+    pub units: &'a [Unit],
+}
+
+/// Losses of a sweep, a sample each.
+#[derive(Clone, Debug, Default)]
+pub struct SweepLosses {
+    /// With everything that is not removed.
+    pub dense: Vec<SampleLoss>,
+    /// Without each candidate, in the order of the candidates.
+    pub without: Vec<Vec<SampleLoss>>,
+}
+
+/// Main-stream values of a chain.
+#[derive(Clone, Copy)]
+pub(crate) struct Link {
+    pub from: ValueId,
+    pub to: ValueId,
+}
+
+/// The links of a chain; an error where the parts do not follow one another.
+pub(crate) fn links(units: &[Unit]) -> Result<Vec<Link>> {
+    let mut out: Vec<Link> = Vec::with_capacity(units.len());
+    for unit in units {
+        let (Some(from), Some(to)) = (unit.from, unit.to) else {
+            return Err(PruneError::Unfit(format!(
+                "`{}` cannot be run: this architecture opens as an opaque model, without a forward pass; use \
+                 --criterion magnitude or random",
+                unit.region.path
+            )));
+        };
+        if out.last().is_some_and(|l| l.to != from) {
+            return Err(PruneError::Unfit(format!(
+                "`{}` does not follow the part before it directly: leave-one-out scoring needs a chain of blocks",
+                unit.region.path
+            )));
+        }
+        out.push(Link { from, to });
+    }
+    Ok(out)
+}
+
+impl Chain<'_> {
+    /// Losses without each candidate, for a range of samples, where `removed` parts are gone already.
+    /// `advance` is called with the number of part executions done.
+    pub fn leave_one_out(
+        &self,
+        samples: Range<usize>,
+        removed: &[bool],
+        candidates: &[usize],
+        advance: &mut dyn FnMut(usize) -> Result<()>,
+    ) -> Result<SweepLosses> {
+        let links = links(self.units)?;
+        let feeds = self.objective.feeds(self.graph, samples.clone(), self.device)?;
+        let mut dense = self.run(&feeds, &[], links[0].from)?;
+        self.weights.release();
+        let mut variants: Vec<(usize, Tensor)> = Vec::with_capacity(candidates.len());
+        for (j, link) in links.iter().enumerate() {
+            if removed[j] {
+                continue;
+            }
+            for (_, activation) in &mut variants {
+                *activation = self.run(&feeds, &[(link.from, activation.clone())], link.to)?;
+            }
+            let next = self.run(&feeds, &[(link.from, dense.clone())], link.to)?;
+            let incoming = std::mem::replace(&mut dense, next);
+            self.weights.release();
+            advance(variants.len() + 1)?;
+            if candidates.contains(&j) {
+                variants.push((j, incoming));
+            }
+        }
+        let last = links[links.len() - 1].to;
+        let losses = |activation: Tensor| self.head_losses(&feeds, samples.clone(), last, activation);
+        let mut out = SweepLosses { dense: losses(dense)?, without: vec![Vec::new(); candidates.len()] };
+        for (j, activation) in variants {
+            let at = candidates.iter().position(|c| *c == j);
+            let found = losses(activation)?;
+            if let Some(slot) = at.and_then(|i| out.without.get_mut(i)) {
+                *slot = found;
+            }
+            advance(1)?;
+        }
+        self.weights.release();
+        Ok(out)
+    }
+
+    /// Part executions that [`Chain::leave_one_out`] will report to `advance`.
+    pub fn leave_one_out_steps(&self, removed: &[bool], candidates: &[usize]) -> usize {
+        let mut open = 0;
+        let mut steps = candidates.len();
+        for (j, gone) in removed.iter().enumerate() {
+            if !gone {
+                steps += open + 1;
+                open += usize::from(candidates.contains(&j));
+            }
+        }
+        steps
+    }
+
+    /// One value, with some values given.
+    pub(crate) fn run(&self, feeds: &Feeds, given: &[(ValueId, Tensor)], wanted: ValueId) -> Result<Tensor> {
+        if let Some((_, tensor)) = given.iter().find(|(v, _)| *v == wanted) {
+            return Ok(tensor.clone());
+        }
+        let mut feeds = feeds.clone();
+        feeds.extend(given.iter().cloned());
+        let mut out = evaluate(self.graph, self.weights, &feeds, &[wanted], &Options::default())?;
+        out.pop().ok_or_else(|| PruneError::Unfit("the executor gave no value".to_owned()))
+    }
+
+    /// Value of the objective's output port.
+    pub(crate) fn output(&self) -> Result<ValueId> {
+        let name = self.objective.output();
+        self.graph.output(name).ok_or_else(|| {
+            PruneError::Unfit(format!("graph `{}` has no output `{name}`, which the loss reads", self.graph.name))
+        })
+    }
+
+    /// Losses from the activations at the end of the chain, a sample at a time: the output can be far larger than
+    /// they are.
+    fn head_losses(
+        &self,
+        feeds: &Feeds,
+        samples: Range<usize>,
+        last: ValueId,
+        activation: Tensor,
+    ) -> Result<Vec<SampleLoss>> {
+        let output = self.output()?;
+        let mut losses = Vec::with_capacity(samples.len());
+        for (row, sample) in samples.enumerate() {
+            let feeds = sample_feeds(self.graph, feeds, row)?;
+            let one = activation.slice(0, row..row + 1)?;
+            let out = self.run(&feeds, &[(last, one)], output)?;
+            losses.extend(self.objective.losses(sample..sample + 1, &out)?);
+        }
+        Ok(losses)
+    }
+}
+
+/// The feeds of one sample: batch-sized inputs cut to its row, others as they are.
+pub(crate) fn sample_feeds(graph: &Graph, feeds: &Feeds, row: usize) -> Result<Feeds> {
+    let batched = |v: ValueId| graph.value(v).shape.first().is_some_and(|d| d.symbols() == ["batch"]);
+    let mut out = feeds.clone();
+    for (value, tensor) in &mut out {
+        if batched(*value) {
+            *tensor = tensor.slice(0, row..row + 1)?;
+        }
+    }
+    Ok(out)
+}

@@ -1,0 +1,269 @@
+//! An open checkpoint: tensors by name over memory-mapped files. Opening reads headers only.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+
+use crate::decode::{can_decode, decode};
+use crate::encoding::Encoding;
+use crate::error::{Result, StoreError, format_error, io_error, tensor_error};
+use crate::gguf::{self, GgufValue};
+use crate::safetensors;
+
+/// Where a tensor is and what it looks like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Name in the file.
+    pub name: String,
+    /// Shape, slowest axis first (GGUF's order is turned around).
+    pub shape: Vec<usize>,
+    /// How elements are stored.
+    pub encoding: Encoding,
+    /// The file.
+    pub file: PathBuf,
+    /// First byte, from the beginning of the file.
+    pub offset: u64,
+    /// Number of bytes.
+    pub len: u64,
+}
+
+impl TensorInfo {
+    /// Number of elements.
+    pub fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Bytes of one slice of the first axis, where slices are whole blocks.
+    pub fn row_bytes(&self) -> Option<usize> {
+        let rows = *self.shape.first()?;
+        let last_is_row = self.shape.len() > 1 || self.encoding.block_len() == 1;
+        (rows > 0 && last_is_row && self.len % rows as u64 == 0).then(|| (self.len / rows as u64) as usize)
+    }
+}
+
+/// File format of a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// One or more safetensors files.
+    Safetensors,
+    /// A GGUF file.
+    Gguf,
+}
+
+/// Tensors of one or more files, mapped into memory; data is read when it is used.
+#[derive(Debug)]
+pub struct Checkpoint {
+    format: Format,
+    path: PathBuf,
+    maps: BTreeMap<PathBuf, Mmap>,
+    tensors: Vec<TensorInfo>,
+    by_name: HashMap<String, usize>,
+    gguf: Vec<(String, GgufValue)>,
+    metadata: BTreeMap<String, String>,
+}
+
+impl Checkpoint {
+    /// Opens a `.safetensors` or `.gguf` file, a `*.safetensors.index.json`, or a directory that holds one of them.
+    pub fn open(path: impl AsRef<Path>) -> Result<Checkpoint> {
+        let path = path.as_ref();
+        if path.is_dir() {
+            return Self::open_directory(path);
+        }
+        let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+        if name.ends_with(".safetensors.index.json") {
+            return Self::open_shards(path);
+        }
+        let map = map_file(path)?;
+        if name.ends_with(".gguf") || map.starts_with(b"GGUF") {
+            let header = gguf::read::read(path, &map)?;
+            let mut out = Self::collect(Format::Gguf, path, [(path.to_owned(), map)].into(), header.tensors)?;
+            out.gguf = header.metadata;
+            return Ok(out);
+        }
+        if name.ends_with(".safetensors") {
+            let (tensors, metadata) = safetensors::read::read(path, &map)?;
+            let mut out = Self::collect(Format::Safetensors, path, [(path.to_owned(), map)].into(), tensors)?;
+            out.metadata = metadata;
+            return Ok(out);
+        }
+        Err(StoreError::NotACheckpoint {
+            path: path.to_owned(),
+            message: "not a checkpoint that is read: give a .safetensors or .gguf file, or a directory with one".to_owned(),
+        })
+    }
+
+    fn open_directory(dir: &Path) -> Result<Checkpoint> {
+        let mut names: Vec<String> = Vec::new();
+        for entry in std::fs::read_dir(dir).map_err(io_error(dir, "cannot be listed"))? {
+            let entry = entry.map_err(io_error(dir, "cannot be listed"))?;
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+        names.sort();
+        let usual = ["model", "diffusion_pytorch_model"];
+        let known = |end: &str| {
+            let stem = usual.iter().map(|s| format!("{s}{end}")).find(|n| names.contains(n));
+            let mut others = names.iter().filter(|n| n.ends_with(end));
+            stem.or_else(|| others.next().cloned())
+        };
+        if let Some(index) = known(".safetensors.index.json") {
+            return Self::open_shards(&dir.join(index));
+        }
+        let only = |end: &str| {
+            let stem = usual.iter().map(|s| format!("{s}{end}")).find(|n| names.contains(n));
+            let mut all = names.iter().filter(|n| n.ends_with(end));
+            let first = all.next().cloned();
+            stem.or(if all.next().is_none() { first } else { None })
+        };
+        for end in [".safetensors", ".gguf"] {
+            if let Some(file) = only(end) {
+                return Self::open(dir.join(file));
+            }
+        }
+        Err(StoreError::NotACheckpoint {
+            path: dir.to_owned(),
+            message: format!(
+                "holds no model.safetensors, shard index or .gguf (or several without an index); it has: {}",
+                names.iter().take(12).cloned().collect::<Vec<_>>().join(", ")
+            ),
+        })
+    }
+
+    fn open_shards(index: &Path) -> Result<Checkpoint> {
+        let mut maps = BTreeMap::new();
+        let mut tensors = Vec::new();
+        for (shard, wanted) in safetensors::read::read_index(index)? {
+            let map = map_file(&shard)?;
+            let (found, _) = safetensors::read::read(&shard, &map)?;
+            let missing = wanted.iter().find(|w| !found.iter().any(|t| t.name == **w));
+            if let Some(name) = missing {
+                return Err(tensor_error(&shard, name, "is missing although the index says that it is here"));
+            }
+            tensors.extend(found.into_iter().filter(|t| wanted.contains(&t.name)));
+            maps.insert(shard, map);
+        }
+        Self::collect(Format::Safetensors, index, maps, tensors)
+    }
+
+    fn collect(
+        format: Format,
+        path: &Path,
+        maps: BTreeMap<PathBuf, Mmap>,
+        tensors: Vec<TensorInfo>,
+    ) -> Result<Checkpoint> {
+        let mut by_name = HashMap::with_capacity(tensors.len());
+        for (i, t) in tensors.iter().enumerate() {
+            if by_name.insert(t.name.clone(), i).is_some() {
+                return Err(tensor_error(&t.file, &t.name, "stands twice in the checkpoint"));
+            }
+        }
+        let (gguf, metadata) = (Vec::new(), BTreeMap::new());
+        Ok(Checkpoint { format, path: path.to_owned(), maps, tensors, by_name, gguf, metadata })
+    }
+
+    /// The format.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// What was opened: the file, or the index of a sharded checkpoint.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The files that hold tensors.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.maps.keys().map(PathBuf::as_path)
+    }
+
+    /// Tensors, each file's in file order.
+    pub fn tensors(&self) -> &[TensorInfo] {
+        &self.tensors
+    }
+
+    /// The tensor of a name.
+    pub fn get(&self, name: &str) -> Option<&TensorInfo> {
+        self.by_name.get(name).map(|&i| &self.tensors[i])
+    }
+
+    /// The tensor of a name; the error lists close names.
+    pub fn info(&self, name: &str) -> Result<&TensorInfo> {
+        self.get(name).ok_or_else(|| tensor_error(&self.path, name, "is not in the checkpoint"))
+    }
+
+    /// Bytes of a tensor as they stand in the file.
+    pub fn bytes(&self, info: &TensorInfo) -> Result<&[u8]> {
+        let map = self
+            .maps
+            .get(&info.file)
+            .ok_or_else(|| tensor_error(&self.path, &info.name, "belongs to another checkpoint"))?;
+        let begin = usize::try_from(info.offset).ok();
+        let end = info.offset.checked_add(info.len).and_then(|e| usize::try_from(e).ok());
+        let range = begin.zip(end).and_then(|(b, e)| map.get(b..e));
+        range.ok_or_else(|| tensor_error(&info.file, &info.name, "lies outside its file"))
+    }
+
+    /// Elements `rows` of the first axis as f32 (the whole of a scalar).
+    pub fn decode_rows(&self, info: &TensorInfo, rows: std::ops::Range<usize>) -> Result<Vec<f32>> {
+        let bytes = self.bytes(info)?;
+        if !can_decode(info.encoding) {
+            let message = format!("is stored as {}, which can be copied but not decoded", info.encoding);
+            return Err(tensor_error(&info.file, &info.name, message));
+        }
+        let Some(&total) = info.shape.first() else {
+            let mut out = vec![0.0; 1];
+            decode(info.encoding, bytes, &mut out);
+            return Ok(out);
+        };
+        if rows.start > rows.end || rows.end > total {
+            return Err(tensor_error(&info.file, &info.name, format!("has {total} rows, {rows:?} were asked for")));
+        }
+        let whole = rows == (0..total);
+        let row_len = info.shape[1..].iter().product::<usize>();
+        let row_bytes = match info.row_bytes() {
+            Some(n) => n,
+            None if whole => 0,
+            None => return Err(tensor_error(&info.file, &info.name, "cannot be cut into rows: its blocks cross them")),
+        };
+        let part = if whole { bytes } else { &bytes[rows.start * row_bytes..rows.end * row_bytes] };
+        let mut out = vec![0.0; rows.len() * row_len];
+        decode(info.encoding, part, &mut out);
+        Ok(out)
+    }
+
+    /// All elements as f32.
+    pub fn decode(&self, info: &TensorInfo) -> Result<Vec<f32>> {
+        self.decode_rows(info, 0..info.shape.first().copied().unwrap_or(0))
+    }
+
+    /// GGUF metadata in file order; empty for safetensors.
+    pub fn gguf_metadata(&self) -> &[(String, GgufValue)] {
+        &self.gguf
+    }
+
+    /// A GGUF metadata value.
+    pub fn gguf(&self, key: &str) -> Option<&GgufValue> {
+        self.gguf.iter().find(|(k, _)| k == key).map(|(_, v)| v)
+    }
+
+    /// `__metadata__` of a single safetensors file.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
+    }
+}
+
+fn map_file(path: &Path) -> Result<Mmap> {
+    let file = File::open(path).map_err(io_error(path, "cannot be opened"))?;
+    let kind = file.metadata().map_err(io_error(path, "cannot be read"))?;
+    if !kind.is_file() {
+        return Err(format_error(path, "is not a regular file"));
+    }
+    if kind.len() == 0 {
+        return Err(format_error(path, "is empty: fetch it again"));
+    }
+    // SAFETY: the map is read-only. A file that another process truncates while it is mapped ends this process with
+    // SIGBUS, as in every reader that maps; nothing is written through the map, and outputs replace files by rename.
+    let map = unsafe { Mmap::map(&file) };
+    map.map_err(io_error(path, "cannot be mapped"))
+}

@@ -1,0 +1,79 @@
+//! What can be wrong with a file.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// An error of this crate. Every message names the file.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The operating system refused.
+    #[error("{path}: {action}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What was being done.
+        action: &'static str,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The file breaks its format.
+    #[error("{path}: {message}")]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What was expected and found.
+        message: String,
+    },
+    /// A tensor breaks the format or cannot be used as asked.
+    #[error("{path}: tensor `{tensor}`: {message}")]
+    Tensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// What was expected and found.
+        message: String,
+    },
+    /// No checkpoint, or one of a kind that is not read.
+    #[error("{path}: {message}")]
+    NotACheckpoint {
+        /// The path.
+        path: PathBuf,
+        /// What is known instead.
+        message: String,
+    },
+    /// The output exists, or is the source.
+    #[error("{path}: {message}")]
+    Output {
+        /// The output.
+        path: PathBuf,
+        /// What would work.
+        message: String,
+    },
+    /// The file system is too full.
+    #[error("{path}: {needed} bytes are needed and {free} are free on its file system: free space or choose another place; nothing was changed")]
+    NoSpace {
+        /// The output.
+        path: PathBuf,
+        /// Bytes that the output takes.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
+    },
+}
+
+/// Result of this crate.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// Attaches file and action to a system error; a full disk says so.
+pub(crate) fn io_error<'a>(path: &'a Path, action: &'static str) -> impl FnOnce(io::Error) -> StoreError + 'a {
+    move |source| StoreError::Io { path: path.to_owned(), action, source }
+}
+
+pub(crate) fn format_error(path: &Path, message: impl Into<String>) -> StoreError {
+    StoreError::Format { path: path.to_owned(), message: message.into() }
+}
+
+pub(crate) fn tensor_error(path: &Path, tensor: &str, message: impl Into<String>) -> StoreError {
+    StoreError::Tensor { path: path.to_owned(), tensor: tensor.to_owned(), message: message.into() }
+}

@@ -1,0 +1,6 @@
+//! safetensors, single files and sharded directories.
+
+pub(crate) mod read;
+mod write;
+
+pub use write::{SafetensorsWriter, TensorSpec};
