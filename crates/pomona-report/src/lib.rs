@@ -1,1 +1,20 @@
-//! Terminal tables and JSON of what was measured.
+//! Terminal tables and JSON of what was counted and measured. Functions from data to text; printing is the caller's.
+
+mod blocks;
+mod compare;
+mod devices;
+mod inspect;
+mod json;
+mod modules;
+mod style;
+mod table;
+pub mod units;
+
+pub use blocks::block_table;
+pub use compare::{Measure, compare, compare_costs};
+pub use devices::device_table;
+pub use inspect::{InspectOptions, inspect, latency_table};
+pub use json::to_json;
+pub use modules::{Repeats, TreeOptions, module_table};
+pub use style::Style;
+pub use table::{Align, Table};
