@@ -17,6 +17,8 @@ const TABLE: &[(&str, u64, u64)] = &[
     ("f8_e4m3", 1, 1),
     ("f8_e5m2", 1, 1),
     ("f8_e8m0", 1, 1),
+    ("f8_e4m3fnuz", 1, 1),
+    ("f8_e5m2fnuz", 1, 1),
     ("u16", 1, 2),
     ("i16", 1, 2),
     ("f16", 1, 2),
@@ -55,6 +57,7 @@ const TABLE: &[(&str, u64, u64)] = &[
     ("tq1_0", 256, 54),
     ("tq2_0", 256, 66),
     ("mxfp4", 32, 17),
+    ("nvfp4", 64, 36),
 ];
 
 /// The encoding of a short name (`bf16`, `q4_k`), in any letter case; none for one that is not known.
@@ -94,6 +97,15 @@ mod tests {
         ];
         for (dtype, elements, bytes) in cases {
             assert_eq!(stored_bytes(elements, dtype), Some(bytes), "{elements} of {dtype}");
+        }
+    }
+
+    #[test]
+    fn every_encoding_of_the_store_has_the_same_blocks() {
+        for e in pomona_store::Encoding::ALL {
+            let want = Encoding { elements: e.block_len() as u64, bytes: e.block_bytes() as u64 };
+            assert_eq!(encoding(e.name()), Some(want), "{e}");
+            assert_eq!(is_float(e.name()), e.is_plain_float(), "{e}");
         }
     }
 

@@ -35,7 +35,7 @@ pub fn exact(n: u64) -> String {
 /// `12.3 ms`; `0 s` for nothing.
 pub fn seconds(t: f64) -> String {
     let (factor, unit) = match t {
-        t if t == 0.0 => return "0 s".to_owned(),
+        0.0 => return "0 s".to_owned(),
         t if t < 0.999_95e-3 => (1e6, "us"),
         t if t < 0.999_95 => (1e3, "ms"),
         t if t < 120.0 => (1.0, "s"),
