@@ -4,6 +4,8 @@
 //! a weight recipe, which is data that `pomona-models` executes over a checkpoint.
 
 mod annotation;
+mod bind;
+mod build;
 mod dim;
 mod dim_parse;
 mod edit;
@@ -11,14 +13,20 @@ mod error;
 mod graph;
 mod op;
 mod recipe;
+mod shape;
 mod tensor;
+mod validate;
 
 pub use annotation::{Annotation, QuantTarget};
+pub use build::GraphBuilder;
 pub use dim::{Bindings, Dim, Shape, show_shape};
 pub use dim_parse::parse as parse_dim;
 pub use edit::{Cost, Edit, PLAN_VERSION, Plan, Target};
 pub use error::{GraphError, Result};
 pub use graph::{Graph, Node, NodeId, Port, StatePort, Value, ValueId, ValueRef};
 pub use op::*;
-pub use recipe::{Distribution, Expr, Recipe, RecipeOutput, Term};
+pub use recipe::{
+    Distribution, Expr, Recipe, RecipeOutput, SourceTensor, Sources, Term, compose, is_plain_dtype,
+};
+pub use shape::infer;
 pub use tensor::{Role, Slot, TensorDef, TensorId};

@@ -4,9 +4,17 @@
 //! exporter undoes cancels out, so that untouched tensors are copied byte for byte whatever their encoding.
 
 mod compose;
+mod shape;
 mod simplify;
+#[cfg(test)]
+mod tests;
 
 use serde::{Deserialize, Serialize};
+
+pub use compose::compose;
+use shape::widens_exactly;
+pub use shape::{SourceTensor, Sources, is_plain_dtype};
+use simplify::simplify_expr;
 
 /// How the tensors of an output are made, in the order in which they are written.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
