@@ -166,11 +166,16 @@ impl Chain<'_> {
 
 /// The feeds of one sample: batch-sized inputs cut to its row, others as they are.
 pub(crate) fn sample_feeds(graph: &Graph, feeds: &Feeds, row: usize) -> Result<Feeds> {
+    rows_feeds(graph, feeds, row..row + 1)
+}
+
+/// The feeds of some samples.
+pub(crate) fn rows_feeds(graph: &Graph, feeds: &Feeds, rows: Range<usize>) -> Result<Feeds> {
     let batched = |v: ValueId| graph.value(v).shape.first().is_some_and(|d| d.symbols() == ["batch"]);
     let mut out = feeds.clone();
     for (value, tensor) in &mut out {
         if batched(*value) {
-            *tensor = tensor.slice(0, row..row + 1)?;
+            *tensor = tensor.slice(0, rows.clone())?;
         }
     }
     Ok(out)
