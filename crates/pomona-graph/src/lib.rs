@@ -13,6 +13,7 @@ mod error;
 mod graph;
 mod op;
 mod recipe;
+mod region;
 mod shape;
 mod tensor;
 mod validate;
@@ -21,12 +22,15 @@ pub use annotation::{Annotation, QuantTarget};
 pub use build::GraphBuilder;
 pub use dim::{Bindings, Dim, Shape, show_shape};
 pub use dim_parse::parse as parse_dim;
-pub use edit::{Cost, Edit, PLAN_VERSION, Plan, Target};
+pub use edit::{Cost, Edit, PLAN_VERSION, Plan, Target, apply};
 pub use error::{GraphError, Result};
 pub use graph::{Graph, Node, NodeId, Port, StatePort, Value, ValueId, ValueRef};
 pub use op::*;
 pub use recipe::{
     Distribution, Expr, Recipe, RecipeOutput, SourceTensor, Sources, Term, compose, is_plain_dtype,
+};
+pub use region::{
+    NamedBlock, Region, RegionKind, SideOutput, blocks, named_blocks, region_at, regions, span, sublayers, why_not,
 };
 pub use shape::infer;
 pub use tensor::{Role, Slot, TensorDef, TensorId};

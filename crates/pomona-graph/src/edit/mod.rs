@@ -1,9 +1,16 @@
 //! The five edits, to which every method lowers, and plans that list them.
 
+mod annotate;
+mod apply;
+mod bypass;
 mod plan;
+#[cfg(test)]
+mod tests;
+mod work;
 
 use serde::{Deserialize, Serialize};
 
+pub use apply::apply;
 pub use plan::{Cost, PLAN_VERSION, Plan, Target};
 
 use crate::annotation::Annotation;
@@ -15,6 +22,9 @@ use crate::recipe::Recipe;
 #[serde(tag = "edit", rename_all = "snake_case")]
 pub enum Edit {
     /// Every use of `to` reads `from` instead (equal shapes); nodes whose results nobody uses go.
+    ///
+    /// In an opaque model, which has no nodes, both are block paths: `prefix.N` stands for what block N gives, `@prefix`
+    /// for what enters the first block. The tensors of all blocks after `from`, up to and including `to`, go.
     Bypass {
         /// The value that takes over.
         from: ValueRef,

@@ -44,7 +44,7 @@ pub(super) fn widens_exactly(from: &str, to: &str) -> bool {
 
 impl Expr {
     /// Shape and encoding of the result; an error says what does not fit, without naming an output.
-    pub(super) fn infer(&self, sources: &Sources<'_>) -> std::result::Result<SourceTensor, String> {
+    pub fn infer(&self, sources: &Sources<'_>) -> std::result::Result<SourceTensor, String> {
         match self {
             Expr::Copy { name } => sources(name).ok_or_else(|| format!("there is no source tensor `{name}`")),
             Expr::Gather { axis, indices, of } => {
