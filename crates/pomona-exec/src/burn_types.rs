@@ -1,0 +1,26 @@
+//! The Burn types behind [`crate::Tensor`], named once.
+
+pub(crate) use burn::backend::ops::{ActivationOps, FloatTensorOps, IntTensorOps, ModuleOps};
+pub(crate) use burn::backend::{
+    AutodiffBackend, Dispatch as B, DispatchDevice, DispatchTensor as D, TensorMetadata,
+};
+use burn::backend::{BackendTensor, DType, DispatchKindConversion, Flex, flex::FlexTensor, flex::Layout};
+use burn::tensor::{Bytes, Shape};
+
+/// The CPU tensor behind a value that no tape tracks, contiguous; none on another device or under autodiff.
+pub(crate) fn host(tensor: &D) -> Option<FlexTensor> {
+    match <D as DispatchKindConversion<Flex>>::try_into_backend(tensor.clone()).ok()? {
+        BackendTensor::Float(t) if t.dtype() == DType::F32 => Some(t.to_contiguous()),
+        _ => None,
+    }
+}
+
+/// A CPU tensor without a copy.
+pub(crate) fn from_host(values: Vec<f32>, shape: &[usize]) -> D {
+    let flex = FlexTensor::new(
+        Bytes::from_elems(values),
+        Layout::contiguous(Shape::from(shape.to_vec())),
+        DType::F32,
+    );
+    <D as DispatchKindConversion<Flex>>::from_backend(BackendTensor::Float(flex))
+}

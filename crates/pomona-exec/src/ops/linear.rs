@@ -1,0 +1,79 @@
+//! Matrix products with weights and between values.
+
+use burn::tensor::Shape;
+use pomona_graph::Slot;
+
+use super::{Call, Fetch};
+use crate::burn_types::{B, FloatTensorOps};
+use crate::error::Result;
+use crate::ops::layout::broadcast_to;
+use crate::tensor::Tensor;
+
+pub(super) fn linear(c: &Call<'_>, fetch: &mut Fetch<'_>) -> Result<Tensor> {
+    let x = c.input(0)?;
+    let weight = c.need(Slot::Weight, fetch)?;
+    let bias = c.weight(Slot::Bias, fetch)?;
+    let (out, width) = (weight.shape()[0], weight.shape()[1]);
+    let rows = x.elements() / width.max(1);
+    let flat = x.reshape(&[rows, width])?;
+    // The transposed view costs nothing: the product reads it through its strides.
+    let mut y = B::float_matmul(flat.as_float()?, B::float_swap_dims(weight.as_float()?, 0, 1));
+    if let Some(bias) = bias {
+        y = B::float_add(y, B::float_reshape(bias.as_float()?, Shape::from(vec![1, out])));
+    }
+    let mut shape = x.shape().to_vec();
+    if let Some(last) = shape.last_mut() {
+        *last = out;
+    }
+    Tensor::float(y, x.device()).reshape(&shape)
+}
+
+pub(super) fn embedding(c: &Call<'_>, fetch: &mut Fetch<'_>) -> Result<Tensor> {
+    let ids = c.input(0)?;
+    let Some(&id) = c.node.weights.get(&Slot::Weight) else { return Err(c.fault("has no weight")) };
+    let def = c.graph.tensor(id);
+    let (count, width) = (def.shape[0], def.shape[1]);
+    let mut rows = Vec::with_capacity(ids.elements());
+    for &i in ids.as_i64()? {
+        match usize::try_from(i).ok().filter(|i| *i < count) {
+            Some(i) => rows.push(i),
+            None => return Err(c.fault(format!("index {i} is outside its {count} rows"))),
+        }
+    }
+    let mut shape = ids.shape().to_vec();
+    shape.push(width);
+    // A provider that streams gives just these rows; under a tape the fetched tensor must be used.
+    if !c.taped {
+        if let Some(found) = c.provider.rows(id, &rows)? {
+            return found.reshape(&shape);
+        }
+    }
+    let table = c.need(Slot::Weight, fetch)?;
+    let index = Tensor::from_i64(rows.iter().map(|r| *r as i64).collect(), &[rows.len()], ids.device())?;
+    let picked = B::float_select(table.as_float()?, 0, super::layout::device_ints(&index)?);
+    Tensor::float(picked, ids.device()).reshape(&shape)
+}
+
+pub(super) fn matmul(c: &Call<'_>, transpose_b: bool) -> Result<Tensor> {
+    let (a, b) = (c.input(0)?, c.input(1)?);
+    let (ra, rb) = (a.shape().len(), b.shape().len());
+    if ra < 2 || rb < 2 {
+        return Err(c.fault(format!("{a:?} and {b:?} have no matrix product")));
+    }
+    let batch = broadcast_to(&a.shape()[..ra - 2], &b.shape()[..rb - 2])
+        .ok_or_else(|| c.fault("batch axes differ"))?;
+    let expand = |t: &Tensor| -> Result<_> {
+        let tail = &t.shape()[t.shape().len() - 2..];
+        let lead = batch.len() + 2 - t.shape().len();
+        let mut shape = vec![1; lead];
+        shape.extend(t.shape());
+        let target: Vec<usize> = batch.iter().chain(tail).copied().collect();
+        let d = t.reshape(&shape)?.as_float()?;
+        Ok(if shape == target { d } else { B::float_expand(d, Shape::from(target)) })
+    };
+    let (x, mut y) = (expand(a)?, expand(b)?);
+    if transpose_b {
+        y = B::float_swap_dims(y, batch.len(), batch.len() + 1);
+    }
+    Ok(Tensor::float(B::float_matmul(x, y), a.device()))
+}

@@ -1,0 +1,130 @@
+//! What each operator computes. A file a family; inference on the CPU goes through `host` where that has a fused loop.
+
+mod attention;
+mod elementwise;
+mod layout;
+mod linear;
+mod norms;
+mod recurrent;
+mod reduce;
+mod resize;
+mod spatial;
+
+use pomona_graph::{Bindings, Dim, Graph, Node, NodeId, Op, Slot, TensorId};
+
+use crate::error::{ExecError, Result};
+use crate::evaluate::Options;
+use crate::tensor::Tensor;
+use crate::weights::WeightProvider;
+
+/// A node about to run.
+pub(crate) struct Call<'a> {
+    pub graph: &'a Graph,
+    pub id: NodeId,
+    pub node: &'a Node,
+    pub inputs: Vec<Tensor>,
+    pub sizes: &'a Bindings,
+    pub options: &'a Options,
+    pub provider: &'a dyn WeightProvider,
+    /// Weights may be on a tape: none may be had around `fetch`.
+    pub taped: bool,
+}
+
+/// Gives a node its weights, possibly on a tape.
+pub(crate) type Fetch<'f> = dyn FnMut(TensorId, NodeId) -> Result<Tensor> + 'f;
+
+impl Call<'_> {
+    pub(crate) fn fault(&self, message: impl Into<String>) -> ExecError {
+        ExecError::Node { node: self.node.path.clone(), op: self.node.op.name(), message: message.into() }
+    }
+
+    /// An input; shapes were checked by the graph, counts are checked here for graphs that were not validated.
+    pub(crate) fn input(&self, i: usize) -> Result<&Tensor> {
+        self.inputs.get(i).ok_or_else(|| self.fault(format!("has no input {i}")))
+    }
+
+    pub(crate) fn weight(&self, slot: Slot, fetch: &mut Fetch<'_>) -> Result<Option<Tensor>> {
+        let Some(&id) = self.node.weights.get(&slot) else { return Ok(None) };
+        let tensor = fetch(id, self.id)?;
+        let def = self.graph.tensor(id);
+        if tensor.shape() != def.shape {
+            let message = format!("was given as {tensor:?}; {:?} was expected", def.shape);
+            return Err(ExecError::Weight { tensor: def.name.clone(), message });
+        }
+        Ok(Some(tensor))
+    }
+
+    pub(crate) fn need(&self, slot: Slot, fetch: &mut Fetch<'_>) -> Result<Tensor> {
+        self.weight(slot, fetch)?.ok_or_else(|| self.fault(format!("has no {slot:?}")))
+    }
+
+    pub(crate) fn size(&self, dim: &Dim) -> Result<usize> {
+        dim.bind(self.sizes).and_then(|d| d.size(&self.node.path)).map_err(|e| self.fault(e.to_string()))
+    }
+
+    pub(crate) fn sizes(&self, dims: &[Dim]) -> Result<Vec<usize>> {
+        dims.iter().map(|d| self.size(d)).collect()
+    }
+}
+
+/// Runs the node.
+pub(crate) fn run(call: Call<'_>, fetch: &mut Fetch<'_>) -> Result<Vec<Tensor>> {
+    let c = &call;
+    let one = match &c.node.op {
+        Op::Linear {} => linear::linear(c, fetch),
+        Op::Embedding {} => linear::embedding(c, fetch),
+        Op::MatMul { transpose_b } => linear::matmul(c, *transpose_b),
+        Op::LayerNorm { axes, eps } => norms::layer_norm(c, fetch, *axes, *eps),
+        Op::RmsNorm { eps, offset } => norms::rms_norm(c, fetch, *eps, *offset),
+        Op::GroupNorm { groups, eps } => norms::group_norm(c, fetch, Some(*groups), *eps),
+        Op::InstanceNorm { eps } => norms::group_norm(c, fetch, None, *eps),
+        Op::BatchNorm { eps, statistics, .. } => norms::batch_norm(c, fetch, *eps, *statistics),
+        Op::Softmax { axis, log } => norms::softmax(c, *axis, *log),
+        Op::Attention(attrs) => attention::attention(c, attrs),
+        Op::Rope(attrs) => attention::rope(c, attrs),
+        Op::Activation { function } => elementwise::activation(c, *function),
+        Op::PRelu {} => elementwise::prelu(c, fetch),
+        Op::Binary { function } => elementwise::binary(c, *function),
+        Op::Scalar { function, value, reversed } => elementwise::scalar(c, *function, *value, *reversed),
+        Op::Add {} => elementwise::add(c),
+        Op::Where {} => elementwise::choose(c),
+        Op::Clip { min, max } => elementwise::clip(c, *min, *max),
+        Op::Cast { to } => elementwise::cast(c, *to),
+        Op::Dropout { rate } => elementwise::dropout(c, *rate),
+        Op::Sinusoid { width, max_period, cosine_first, shift } => {
+            elementwise::sinusoid(c, *width, *max_period, *cosine_first, *shift)
+        }
+        Op::Concat { axis } => Tensor::concat(&c.inputs, *axis),
+        Op::Split { axis, map } => return layout::split(c, *axis, map),
+        Op::Slice { axis, start, end, step } => layout::slice(c, *axis, start, end, *step),
+        Op::Reshape { shape } => c.input(0)?.reshape(&c.sizes(shape)?),
+        Op::Transpose { axes } => c.input(0)?.transpose(axes),
+        Op::Expand { shape } => layout::expand(c, shape),
+        Op::Gather { axis } => layout::gather(c, *axis),
+        Op::Pad { amounts, mode } => layout::pad(c, amounts, *mode),
+        Op::Constant {} => layout::constant(c, fetch),
+        Op::Range { end } => layout::range(c, end),
+        Op::Conv(attrs) => spatial::conv(c, fetch, attrs),
+        Op::ConvTranspose { conv, output_padding } => spatial::conv_transpose(c, fetch, conv, output_padding),
+        Op::Pool { kind, kernel, stride, padding, ceil, count_padding } => spatial::pool(
+            c,
+            *kind,
+            &spatial::Window { kernel, stride, padding, ceil: *ceil, count: *count_padding },
+        ),
+        Op::AdaptivePool { kind, size } => spatial::adaptive_pool(c, *kind, size),
+        Op::Resize { mode, coordinates, size } => resize::resize(c, *mode, *coordinates, &c.sizes(size)?),
+        Op::PixelShuffle { factor, inverse } => spatial::pixel_shuffle(c, *factor, *inverse),
+        Op::Reduce { function, axes, keep } => reduce::reduce(c, *function, axes, *keep),
+        Op::ArgMax { axis, keep } => reduce::arg_max(c, *axis, *keep),
+        Op::TopK { k } => return reduce::top_k(c, *k),
+        Op::CumSum { axis } => reduce::cum_sum(c, *axis),
+        Op::Recurrent { cell, hidden, direction, reset_after } => {
+            return recurrent::recurrent(c, fetch, *cell, *hidden, *direction, *reset_after);
+        }
+    };
+    let tensor = one.map_err(|e| match e {
+        ExecError::Tensor(message) => c.fault(message),
+        other => other,
+    })?;
+    Ok(vec![tensor])
+}
