@@ -1,0 +1,232 @@
+//! GGUF to a graph: config from the metadata, names, and rows in the graph's order.
+
+use pomona_graph::{Graph, Recipe, RecipeOutput, RopeScaling};
+use pomona_graph::Expr;
+use pomona_store::{Checkpoint, Encoding, GgufValue};
+use serde_json::{Value, json};
+
+use super::metadata::Metadata;
+use super::names::{block_of, file_name};
+use super::rows;
+use crate::config::Fields;
+use crate::decoder::Decoder;
+use crate::error::{Result, tensor_error};
+use crate::families::{self, Family};
+
+/// A tensor that holds rotary divisors instead of weights.
+pub(super) const ROPE_FREQS: &str = "rope_freqs.weight";
+
+/// What a GGUF file means.
+pub(crate) struct Imported {
+    pub config: Value,
+    pub family: &'static Family,
+    pub graph: Graph,
+    pub import: Recipe,
+    pub unused: Vec<String>,
+}
+
+/// Reads header and metadata into a graph.
+pub(crate) fn import(file: &Checkpoint) -> Result<Imported> {
+    let meta = Metadata::new(file)?;
+    let family = match meta.architecture() {
+        "llama" => families::by_model_type("llama"),
+        "qwen2" => families::by_model_type("qwen2"),
+        _ => None,
+    };
+    let family = family.ok_or_else(|| crate::ModelError::Config {
+        path: file.path().to_owned(),
+        key: "general.architecture".to_owned(),
+        message: format!("is \"{}\"; llama and qwen2 are read from GGUF", meta.architecture()),
+    })?;
+    let config = config(file, &meta, family)?;
+    let decoder = describe(file, &meta, family, &config)?;
+    let mut graph = decoder.graph("f32")?;
+    let import = recipe(file, family, &decoder, &mut graph)?;
+    let unused = unused(file, &graph)?;
+    Ok(Imported { config, family, graph, import, unused })
+}
+
+/// The config that transformers would have for this file.
+fn config(file: &Checkpoint, meta: &Metadata<'_>, family: &Family) -> Result<Value> {
+    if let Some(n) = meta.get_experts() {
+        return Err(meta.fault("expert_count", format!("is {n}; mixtures of experts are not read")));
+    }
+    let depth = meta.size("block_count")?;
+    let width = meta.size("embedding_length")?;
+    let heads = first(meta.sizes("attention.head_count", depth)?)
+        .ok_or_else(|| meta.fault("attention.head_count", "is missing"))?;
+    let kv_heads = first(meta.sizes("attention.head_count_kv", depth)?).unwrap_or(heads);
+    let rotary = meta.maybe_size("rope.dimension_count")?;
+    let head_dim = match meta.maybe_size("attention.key_length")? {
+        Some(n) => n,
+        None if width % heads == 0 => width / heads,
+        None => rotary.ok_or_else(|| meta.fault("attention.key_length", "is missing"))?,
+    };
+    for (key, n) in [("rope.dimension_count", rotary), ("attention.value_length", meta.maybe_size("attention.value_length")?)] {
+        if n.is_some_and(|n| n != head_dim) {
+            return Err(meta.fault(key, format!("is {}; the width of a head ({head_dim}) was expected", n.unwrap_or(0))));
+        }
+    }
+    let vocab = file.info("token_embd.weight")?;
+    let &[vocab_size, _] = vocab.shape.as_slice() else {
+        let message = format!("has shape {:?}; [vocabulary, width] was expected", vocab.shape);
+        return Err(tensor_error(file.path(), &vocab.name, message));
+    };
+    let feed_forward = first(meta.sizes("feed_forward_length", depth)?)
+        .ok_or_else(|| meta.fault("feed_forward_length", "is missing"))?;
+    let dtype = match vocab.encoding {
+        Encoding::F16 => "float16",
+        Encoding::Bf16 => "bfloat16",
+        _ => "float32",
+    };
+    let mut out = json!({
+        "architectures": [family.class],
+        "model_type": family.model_type,
+        "vocab_size": vocab_size,
+        "hidden_size": width,
+        "intermediate_size": feed_forward,
+        "num_hidden_layers": depth,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "head_dim": head_dim,
+        "hidden_act": "silu",
+        "max_position_embeddings": meta.maybe_size("context_length")?.unwrap_or(2048),
+        "rms_norm_eps": tidy(meta.positive_or("attention.layer_norm_rms_epsilon", 1e-6)?),
+        "rope_theta": tidy(meta.positive_or("rope.freq_base", 10_000.0)?),
+        "tie_word_embeddings": file.get("output.weight").is_none(),
+        "torch_dtype": dtype,
+    });
+    if family.model_type == "llama" {
+        out["attention_bias"] = json!(file.get("blk.0.attn_q.bias").is_some());
+        out["mlp_bias"] = json!(file.get("blk.0.ffn_up.bias").is_some());
+    }
+    for (key, ours) in [("bos_token_id", "bos_token_id"), ("eos_token_id", "eos_token_id"), ("padding_token_id", "pad_token_id")] {
+        if let Some(id) = file.gguf(&format!("tokenizer.ggml.{key}")).and_then(GgufValue::as_u64) {
+            out[ours] = json!(id);
+        }
+    }
+    match meta.text_or("rope.scaling.type", "none")? {
+        "none" => {}
+        "linear" => {
+            let factor = meta.positive_or("rope.scaling.factor", 1.0)?;
+            out["rope_scaling"] = json!({"rope_type": "linear", "factor": tidy(factor)});
+        }
+        other => {
+            return Err(meta.fault("rope.scaling.type", format!("is \"{other}\"; none and linear are read")));
+        }
+    }
+    if let Some(divisors) = divisors(file, head_dim)?
+        && let Some(scaling) = as_llama3(&divisors, out["rope_theta"].as_f64().unwrap_or(1e4))
+    {
+        out["rope_scaling"] = scaling;
+    }
+    Ok(out)
+}
+
+impl Metadata<'_> {
+    fn get_experts(&self) -> Option<usize> {
+        self.maybe_size("expert_count").ok().flatten()
+    }
+}
+
+fn first(sizes: Option<Vec<usize>>) -> Option<usize> {
+    sizes?.first().copied()
+}
+
+/// The shortest decimal number that is the same f32: metadata holds f32, configs hold decimals.
+fn tidy(v: f64) -> f64 {
+    format!("{}", v as f32).parse().unwrap_or(v)
+}
+
+/// The network, with what a config cannot say: sizes by block, single biases, rotary divisors.
+fn describe(file: &Checkpoint, meta: &Metadata<'_>, family: &Family, config: &Value) -> Result<Decoder> {
+    let mut d = family.describe(&Fields::new(file.path(), config)?)?;
+    let depth = d.layers.len();
+    let heads = meta.sizes("attention.head_count", depth)?;
+    let kv_heads = meta.sizes("attention.head_count_kv", depth)?;
+    let feed_forward = meta.sizes("feed_forward_length", depth)?;
+    for (i, layer) in d.layers.iter_mut().enumerate() {
+        let at = |list: &Option<Vec<usize>>, old| list.as_ref().map_or(old, |l| l[i]);
+        layer.heads = at(&heads, layer.heads);
+        layer.kv_heads = if kv_heads.is_some() { at(&kv_heads, layer.kv_heads) } else { layer.heads };
+        layer.feed_forward = at(&feed_forward, layer.feed_forward);
+        if layer.heads % layer.kv_heads != 0 {
+            let message = format!("is {} in block {i}; a divisor of {} was expected", layer.kv_heads, layer.heads);
+            return Err(meta.fault("attention.head_count_kv", message));
+        }
+    }
+    d.qkv_bias = file.get("blk.0.attn_q.bias").is_some();
+    d.out_bias = file.get("blk.0.attn_output.bias").is_some();
+    d.mlp_bias = file.get("blk.0.ffn_up.bias").is_some();
+    if let Some(divisors) = divisors(file, d.head_dim)? {
+        d.rope_scaling = RopeScaling::Divisors { divisors: divisors.into_iter().map(f64::from).collect() };
+    }
+    Ok(d)
+}
+
+fn divisors(file: &Checkpoint, head_dim: usize) -> Result<Option<Vec<f32>>> {
+    let Some(info) = file.get(ROPE_FREQS) else { return Ok(None) };
+    if info.shape != [head_dim / 2] {
+        let message = format!("has shape {:?}; [{}] was expected", info.shape, head_dim / 2);
+        return Err(tensor_error(file.path(), ROPE_FREQS, message));
+    }
+    Ok(Some(file.decode(info)?))
+}
+
+/// The `rope_scaling` of Llama 3.1 and later that gives these divisors; none where another rule made them.
+fn as_llama3(divisors: &[f32], theta: f64) -> Option<Value> {
+    let factor = f64::from(divisors.iter().copied().fold(0.0, f32::max));
+    let original = 8192;
+    let wanted = RopeScaling::Llama3 {
+        factor,
+        low_freq_factor: 1.0,
+        high_freq_factor: 4.0,
+        original_context: original,
+    };
+    let ours = super::export::llama3_divisors(&wanted, theta, divisors.len())?;
+    let close = ours.iter().zip(divisors).all(|(a, b)| (a - b).abs() <= 1e-4 * b.abs());
+    close.then(|| {
+        json!({
+            "rope_type": "llama3",
+            "factor": factor,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": original,
+        })
+    })
+}
+
+/// Copies, with the rows of q and k put into the graph's order where the file has them in pairs.
+fn recipe(file: &Checkpoint, family: &Family, decoder: &Decoder, graph: &mut Graph) -> Result<Recipe> {
+    let name_of = |n: &str| file_name(n).unwrap_or_else(|| n.to_owned());
+    let mut out = crate::model::import_by_name(file.path(), graph, file, &name_of)?;
+    if family.gguf_pairs {
+        for o in &mut out.outputs {
+            let block = |name: &str| block_of(&name_of(name)).map(|(i, _)| i);
+            let Some(query) = rows::rotary(&o.name) else { continue };
+            let Some(layer) = block(&o.name).and_then(|i| decoder.layers.get(i)) else { continue };
+            let heads = if query { layer.heads } else { layer.kv_heads };
+            let RecipeOutput { expr, .. } = o;
+            let copy = std::mem::replace(expr, Expr::copy(""));
+            *expr = rows::from_pairs(heads, decoder.head_dim, copy);
+        }
+    }
+    Ok(out)
+}
+
+/// Tensors beside the graph's: rotary divisors are in its attributes; any other would change the result.
+fn unused(file: &Checkpoint, graph: &Graph) -> Result<Vec<String>> {
+    let used: std::collections::HashSet<String> = graph.tensors.iter().filter_map(|t| file_name(&t.name)).collect();
+    let mut out = Vec::new();
+    for t in file.tensors() {
+        if used.contains(&t.name) {
+            continue;
+        }
+        if t.name != ROPE_FREQS {
+            let message = "is not one that this architecture has: the file is of a variant that is not read";
+            return Err(tensor_error(file.path(), &t.name, message));
+        }
+        out.push(t.name.clone());
+    }
+    Ok(out)
+}

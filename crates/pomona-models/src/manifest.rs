@@ -1,0 +1,109 @@
+//! `pomona.json`: what an output is. Graphs, how the file's tensors make theirs, and where the model came from.
+
+use std::path::Path;
+
+use pomona_graph::{Graph, GraphError, Plan, Recipe};
+use pomona_store::Checkpoint;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::error::{Result, file_error, read_text, tensor_error};
+use crate::model::{Component, Model, SourceKind, source_of};
+use crate::open::MANIFEST;
+
+/// Version of the manifest that this crate writes and reads.
+pub(crate) const VERSION: u32 = 1;
+/// Graphs of the largest models are some megabytes.
+const MAX_MANIFEST: u64 = 512 << 20;
+
+/// The whole manifest.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Manifest {
+    pub version: u32,
+    pub tool: String,
+    pub architecture: String,
+    /// Format of the weights beside it: `hf`, `gguf` or `pomona`.
+    pub format: String,
+    /// What the output was made from.
+    pub source: Origin,
+    /// Plans from the original model to this one, oldest first.
+    pub lineage: Vec<Plan>,
+    pub config: Value,
+    pub components: Vec<Part>,
+}
+
+/// The model that an output was made from.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Origin {
+    /// Name of its file or directory.
+    pub name: String,
+    /// Its fingerprint.
+    pub fingerprint: String,
+}
+
+/// A component.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Part {
+    /// Node paths and tensor names are the original model's.
+    pub graph: Graph,
+    /// How the graph's tensors come from the file's: new names and, for GGUF, row order.
+    pub import: Recipe,
+}
+
+impl Manifest {
+    pub(crate) fn to_json(&self) -> Result<String> {
+        // A manifest is read by people too, but a recipe's index lists make a pretty one endless.
+        let text = serde_json::to_string(self).map_err(|e| GraphError::Plan(e.to_string()))?;
+        Ok(text + "\n")
+    }
+}
+
+/// Reads the manifest of an output directory.
+pub(crate) fn read(dir: &Path) -> Result<Manifest> {
+    let path = dir.join(MANIFEST);
+    let text = read_text(&path, MAX_MANIFEST)?;
+    #[derive(Deserialize)]
+    struct Head {
+        version: u32,
+    }
+    let bad = |e: serde_json::Error| file_error(&path, format!("is not a manifest: {e}"));
+    let head: Head = serde_json::from_str(&text).map_err(bad)?;
+    if head.version != VERSION {
+        let message = format!("has version {}; this program reads version {VERSION}: make the output again", head.version);
+        return Err(file_error(&path, message));
+    }
+    serde_json::from_str(&text).map_err(bad)
+}
+
+/// Opens an output directory of this program.
+pub(crate) fn open(dir: &Path) -> Result<Model> {
+    let manifest = read(dir)?;
+    let path = dir.join(MANIFEST);
+    let checkpoint = Checkpoint::open(dir)?;
+    let mut components = Vec::with_capacity(manifest.components.len());
+    for Part { graph, import } in manifest.components {
+        graph.validate()?;
+        import.check(&|name| source_of(Some(&checkpoint), name))?;
+        for t in &graph.tensors {
+            let made = import.output(&t.name).filter(|o| o.shape == t.shape);
+            if made.is_none() {
+                let message = format!("of shape {:?} is not made from the files", t.shape);
+                return Err(tensor_error(&path, &t.name, message));
+            }
+        }
+        components.push(Component { name: graph.name.clone(), graph, import });
+    }
+    if components.is_empty() {
+        return Err(file_error(&path, "has no component"));
+    }
+    Ok(Model {
+        architecture: manifest.architecture,
+        source: SourceKind::Pomona,
+        path: dir.to_owned(),
+        config: manifest.config,
+        components,
+        checkpoint: Some(checkpoint),
+        lineage: manifest.lineage,
+        unused: Vec::new(),
+    })
+}

@@ -1,0 +1,148 @@
+//! Models of an unknown `model_type`: tensors without a computation. Whole blocks can be cut out by number.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use pomona_graph::{Edit, Expr, Graph, GraphError, Recipe, RecipeOutput, Role, TensorDef};
+use pomona_store::Checkpoint;
+use serde_json::Value;
+
+use crate::error::{ModelError, Result, not_a_model};
+use crate::families::known_types;
+use crate::model::{Component, Model, SourceKind};
+
+/// The refusal of a config whose type is not known, where there are no weights to take shapes from.
+pub(crate) fn unknown(path: &Path, config: &Value) -> ModelError {
+    let known = known_types().join(", ");
+    let message = match config.get("model_type").and_then(Value::as_str) {
+        Some(t) => format!("is \"{t}\", which is not known, and without weights there are no shapes; known are {known}"),
+        None => format!("is missing; known are {known}"),
+    };
+    ModelError::Config { path: path.to_owned(), key: "model_type".to_owned(), message }
+}
+
+/// Opens tensors only.
+pub(crate) fn open(dir: &Path, config_path: &Path, config: Value, file: Checkpoint) -> Result<Model> {
+    let Some(model_type) = config.get("model_type").and_then(Value::as_str).map(str::to_owned) else {
+        return Err(unknown(config_path, &config));
+    };
+    let mut graph = Graph::new("model");
+    let mut outputs = Vec::with_capacity(file.tensors().len());
+    for t in file.tensors() {
+        graph.tensors.push(TensorDef {
+            name: t.name.clone(),
+            shape: t.shape.clone(),
+            dtype: t.encoding.name().to_owned(),
+            role: role(t.encoding.is_plain_float(), &t.name),
+            aliases: Vec::new(),
+        });
+        let expr = Expr::copy(&t.name);
+        outputs.push(RecipeOutput { name: t.name.clone(), shape: t.shape.clone(), expr });
+    }
+    for prefix in block_lists(&graph) {
+        for i in numbers(&graph, &prefix) {
+            graph.modules.insert(format!("{prefix}.{i}"), "Block".to_owned());
+        }
+    }
+    graph.validate()?;
+    let import = Recipe { outputs };
+    Ok(Model {
+        architecture: model_type,
+        source: SourceKind::HuggingFace,
+        path: dir.to_owned(),
+        config,
+        components: vec![Component { name: graph.name.clone(), graph, import }],
+        checkpoint: Some(file),
+        lineage: Vec::new(),
+        unused: Vec::new(),
+    })
+}
+
+/// Integers and running statistics are not trained.
+fn role(float: bool, name: &str) -> Role {
+    let last = name.rsplit('.').next().unwrap_or(name);
+    let buffer = matches!(last, "running_mean" | "running_var" | "inv_freq" | "position_ids");
+    if float && !buffer { Role::Parameter } else { Role::Buffer }
+}
+
+/// Every number that stands after `prefix.` in a tensor's name.
+pub(crate) fn numbers(graph: &Graph, prefix: &str) -> BTreeSet<usize> {
+    let number = |t: &TensorDef| number_after(&t.name, prefix);
+    graph.tensors.iter().filter_map(number).collect()
+}
+
+pub(crate) fn number_after(name: &str, prefix: &str) -> Option<usize> {
+    let rest = name.strip_prefix(prefix)?.strip_prefix('.')?;
+    rest.split('.').next()?.parse().ok()
+}
+
+/// Prefixes of numbered modules, outermost numbers only, that look like a stack of equal blocks.
+pub(crate) fn block_lists(graph: &Graph) -> Vec<String> {
+    let mut lists: BTreeMap<String, BTreeMap<usize, BTreeSet<(String, Vec<usize>)>>> = BTreeMap::new();
+    for t in &graph.tensors {
+        let parts: Vec<&str> = t.name.split('.').collect();
+        let Some(at) = parts.iter().position(|p| p.parse::<usize>().is_ok()) else { continue };
+        let Ok(i) = parts[at].parse() else { continue };
+        let inside = (parts[at + 1..].join("."), t.shape.clone());
+        lists.entry(parts[..at].join(".")).or_default().entry(i).or_default().insert(inside);
+    }
+    let stack = |blocks: &BTreeMap<usize, BTreeSet<(String, Vec<usize>)>>| {
+        let first = blocks.values().next();
+        blocks.len() > 1 && first.is_some_and(|f| f.len() > 1) && blocks.values().all(|b| Some(b) == first)
+    };
+    lists.into_iter().filter(|(p, b)| !p.is_empty() && stack(b)).map(|(p, _)| p).collect()
+}
+
+/// Applies edits to a graph without nodes. Only `bypass` of whole blocks is known here: its ends are block paths
+/// (`transformer.h.3`), and the blocks after `from` up to `to` go; `from` is the block before, or `@input` for none.
+///
+/// # Errors
+/// [`GraphError::Edit`] for any other edit, for paths that are no blocks, and where no block would remain.
+pub fn apply_opaque(graph: &Graph, edits: &[Edit]) -> Result<(Graph, Recipe)> {
+    let mut gone: BTreeSet<(String, usize)> = BTreeSet::new();
+    for (index, edit) in edits.iter().enumerate() {
+        let fault = |message: String| GraphError::Edit { index, kind: edit.kind(), message };
+        let Edit::Bypass { from, to } = edit else {
+            let message = "the model's computation is not known; only whole blocks can be bypassed";
+            return Err(fault(message.to_owned()).into());
+        };
+        let block = |path: &str| {
+            let (prefix, i) = path.rsplit_once('.')?;
+            let i: usize = i.parse().ok()?;
+            numbers(graph, prefix).contains(&i).then(|| (prefix.to_owned(), i))
+        };
+        let (prefix, last) = block(&to.0).ok_or_else(|| fault(format!("`{}` is no block of the model", to.0)))?;
+        let before = match block(&from.0) {
+            Some((p, i)) if p == prefix && i < last => Some(i),
+            None if from.0.starts_with('@') => None,
+            _ => return Err(fault(format!("`{}` is no block before `{}`", from.0, to.0)).into()),
+        };
+        let span = numbers(graph, &prefix).into_iter().filter(|i| before.is_none_or(|b| *i > b) && *i <= last);
+        gone.extend(span.map(|i| (prefix.clone(), i)));
+    }
+    let removed = |name: &str| gone.iter().any(|(p, i)| number_after(name, p) == Some(*i));
+    let mut out = graph.clone();
+    out.tensors.retain(|t| !removed(&t.name));
+    out.modules.retain(|path, _| !removed(path));
+    for (prefix, _) in &gone {
+        if numbers(&out, prefix).is_empty() {
+            let message = format!("no block of `{prefix}` would remain");
+            return Err(ModelError::Graph(GraphError::Plan(message)));
+        }
+    }
+    let copies = Recipe::identity(out.tensors.iter().map(|t| (t.name.as_str(), t.shape.as_slice())));
+    Ok((out, copies))
+}
+
+/// The model's only list of blocks, where a config key counts it.
+///
+/// # Errors
+/// [`ModelError::NotAModel`] where there is none, or several of one length.
+pub(crate) fn blocks_of(path: &Path, graph: &Graph) -> Result<String> {
+    let lists = block_lists(graph);
+    match lists.as_slice() {
+        [one] => Ok(one.clone()),
+        [] => Err(not_a_model(path, "has no stack of equal, numbered blocks")),
+        many => Err(not_a_model(path, format!("has several stacks of blocks ({})", many.join(", ")))),
+    }
+}
