@@ -1,1 +1,19 @@
-//! What a model is run for: data, decoding, perplexity.
+//! What a model is run for: calibration and evaluation data, losses, perplexity, decoding.
+//!
+//! Criteria and training know a model only through its graph, its [`Weights`] and an [`Objective`].
+
+mod data;
+mod error;
+mod generate;
+mod language;
+mod loss;
+mod objective;
+mod weights;
+
+pub use data::{TextRange, Windows, even_windows, sample_windows};
+pub use error::{Result, TaskError};
+pub use generate::{Choice, Decoding, Generated, SelfText, generate, self_generated};
+pub use language::{NextToken, empty_states, token_feeds, window_losses};
+pub use loss::{nll_gradient, nll_rows};
+pub use objective::{Objective, SampleLoss, Weights};
+pub use weights::{ModelWeights, Residence, widened_bytes};

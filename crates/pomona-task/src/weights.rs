@@ -1,0 +1,85 @@
+//! A model's weights for the executor: all in memory, or widened when a block needs them and let go afterwards.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard};
+
+use pomona_exec::{Device, ExecError, Tensor, WeightProvider};
+use pomona_graph::TensorId;
+use pomona_models::{Component, Model};
+
+use crate::objective::Weights;
+
+/// How long widened weights are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Residence {
+    /// From their first use to the end: fastest where the f32 weights fit memory.
+    Memory,
+    /// Until [`Weights::release`]: memory is one block.
+    Streamed,
+}
+
+/// Weights of one component, read through the map and widened to f32.
+pub struct ModelWeights<'a> {
+    model: &'a Model,
+    component: &'a Component,
+    device: Device,
+    residence: Residence,
+    cache: Mutex<HashMap<TensorId, Tensor>>,
+}
+
+impl<'a> ModelWeights<'a> {
+    /// Nothing is read yet.
+    pub fn new(model: &'a Model, component: &'a Component, device: &Device, residence: Residence) -> Self {
+        Self { model, component, device: device.clone(), residence, cache: Mutex::new(HashMap::new()) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<TensorId, Tensor>> {
+        // A panic elsewhere leaves the cache as it was between two inserts: still right.
+        self.cache.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn fault(&self, id: TensorId, e: impl ToString) -> ExecError {
+        let tensor = self.component.graph.tensor(id).name.clone();
+        ExecError::Weight { tensor, message: e.to_string() }
+    }
+}
+
+impl WeightProvider for ModelWeights<'_> {
+    fn get(&self, id: TensorId) -> pomona_exec::Result<Tensor> {
+        if let Some(t) = self.lock().get(&id) {
+            return Ok(t.clone());
+        }
+        let def = self.component.graph.tensor(id);
+        let values = self.model.materialise(&def.name).map_err(|e| self.fault(id, e))?;
+        let tensor = Tensor::from_f32(values, &def.shape, &self.device)?;
+        self.lock().insert(id, tensor.clone());
+        Ok(tensor)
+    }
+
+    fn rows(&self, id: TensorId, rows: &[usize]) -> pomona_exec::Result<Option<Tensor>> {
+        if self.residence == Residence::Memory || self.lock().contains_key(&id) {
+            return Ok(None);
+        }
+        let def = self.component.graph.tensor(id);
+        let width: usize = def.shape[1..].iter().product();
+        let mut values = Vec::with_capacity(rows.len() * width);
+        for &row in rows {
+            let read = self.model.materialise_rows(&def.name, row..row + 1);
+            values.extend(read.map_err(|e| self.fault(id, e))?);
+        }
+        Ok(Some(Tensor::from_f32(values, &[rows.len(), width], &self.device)?))
+    }
+}
+
+impl Weights for ModelWeights<'_> {
+    fn release(&self) {
+        if self.residence == Residence::Streamed {
+            self.lock().clear();
+        }
+    }
+}
+
+/// Bytes that a component's weights take widened to f32.
+pub fn widened_bytes(component: &Component) -> u64 {
+    component.graph.tensors.iter().map(|t| t.elements().saturating_mul(4)).fold(0, u64::saturating_add)
+}
