@@ -45,7 +45,9 @@ fn smollm2_gives_the_ids_of_llama_cpp_on_a_thousand_lines() {
 fn smollm2_streams_the_text_that_decoding_gives() {
     let Some(metadata) = metadata() else { return };
     let tokenizer = Tokenizer::from_gguf(&metadata).unwrap();
-    for (line, ids) in golden::<Vec<String>>("lines.json").iter().zip(golden::<Vec<Vec<u32>>>("smollm2.ids.json")) {
+    for (line, ids) in
+        golden::<Vec<String>>("lines.json").iter().zip(golden::<Vec<Vec<u32>>>("smollm2.ids.json"))
+    {
         let mut stream = tokenizer.stream();
         let mut text = String::new();
         for &id in &ids {
@@ -80,7 +82,10 @@ fn smollm2_survives_a_hugging_face_directory_and_back() {
             _ => assert_eq!(Some(value), before, "{key}"),
         }
     }
-    let lost: Vec<_> = metadata.iter().filter(|(k, _)| k.starts_with("tokenizer.") && !written.iter().any(|(w, _)| w == k)).collect();
+    let lost: Vec<_> = metadata
+        .iter()
+        .filter(|(k, _)| k.starts_with("tokenizer.") && !written.iter().any(|(w, _)| w == k))
+        .collect();
     assert!(lost.is_empty(), "{lost:?}");
     check_all(&Tokenizer::from_gguf(&written).unwrap());
 }
@@ -89,7 +94,11 @@ fn smollm2_survives_a_hugging_face_directory_and_back() {
 fn smollm2_spells_a_chat_as_transformers_does() {
     let Some(metadata) = metadata() else { return };
     let tokenizer = Tokenizer::from_gguf(&metadata).unwrap();
-    let messages = [ChatMessage::new("user", "2 + 2? 😀"), ChatMessage::new("assistant", "4"), ChatMessage::new("user", "  Why?\n")];
+    let messages = [
+        ChatMessage::new("user", "2 + 2? 😀"),
+        ChatMessage::new("assistant", "4"),
+        ChatMessage::new("user", "  Why?\n"),
+    ];
     let options = ChatOptions { add_generation_prompt: true, ..ChatOptions::default() };
     let expected = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n\
         <|im_start|>user\n2 + 2? 😀<|im_end|>\n<|im_start|>assistant\n4<|im_end|>\n<|im_start|>user\n  Why?\n<|im_end|>\n\
