@@ -4,6 +4,7 @@
 //! a weight recipe, which is data that `pomona-models` executes over a checkpoint.
 
 mod annotation;
+mod axis;
 mod bind;
 mod build;
 mod dim;
@@ -22,7 +23,8 @@ pub use annotation::{Annotation, QuantTarget};
 pub use build::GraphBuilder;
 pub use dim::{Bindings, Dim, Shape, show_shape};
 pub use dim_parse::parse as parse_dim;
-pub use edit::{Cost, Edit, PLAN_VERSION, Plan, Target, apply};
+pub use axis::{AxisGroup, axis_groups};
+pub use edit::{Cost, Edit, PLAN_VERSION, Plan, Target, apply, renamed, renumber};
 pub use error::{GraphError, Result};
 pub use graph::{Graph, Node, NodeId, Port, StatePort, Value, ValueId, ValueRef};
 pub use op::*;

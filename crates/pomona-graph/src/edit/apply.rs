@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::work::Work;
-use super::{Edit, Plan, annotate, bypass};
+use super::{Edit, Plan, annotate, bypass, drop_operand, keep, replace};
 use crate::error::{GraphError, Result};
 use crate::graph::Graph;
 use crate::recipe::{Expr, Recipe, RecipeOutput, SourceTensor};
@@ -19,10 +19,18 @@ use crate::tensor::TensorDef;
 /// [`GraphError::Graph`] where the edited graph does not validate.
 pub fn apply(graph: &Graph, edits: &[Edit]) -> Result<(Graph, Recipe)> {
     let mut work = Work::new(graph);
+    let mut cuts = None;
     for (index, edit) in edits.iter().enumerate() {
+        let refuse = |index: usize, message| GraphError::Edit { index, kind: edits[index].kind(), message };
+        // Consecutive cuts of different groups are made in one pass.
+        if !matches!(edit, Edit::Keep { .. }) {
+            keep::flush(&mut work, &mut cuts).map_err(|why| refuse(index - 1, why))?;
+        }
         work.edit = index;
-        let refuse = |message| GraphError::Edit { index, kind: edit.kind(), message };
-        apply_one(&mut work, edit).map_err(refuse)?;
+        apply_one(&mut work, &mut cuts, edit).map_err(|why| refuse(index, why))?;
+        if index + 1 == edits.len() {
+            keep::flush(&mut work, &mut cuts).map_err(|why| refuse(index, why))?;
+        }
     }
     work.graph.validate()?;
     let table: HashMap<&str, &TensorDef> = graph.tensors.iter().map(|t| (t.name.as_str(), t)).collect();
@@ -38,13 +46,17 @@ pub fn apply(graph: &Graph, edits: &[Edit]) -> Result<(Graph, Recipe)> {
     Ok((work.graph, recipe))
 }
 
-fn apply_one(work: &mut Work, edit: &Edit) -> std::result::Result<(), String> {
+fn apply_one(
+    work: &mut Work,
+    cuts: &mut Option<keep::Pending>,
+    edit: &Edit,
+) -> std::result::Result<(), String> {
     match edit {
         Edit::Bypass { from, to } => bypass::bypass(work, from, to),
         Edit::Annotate { node, annotation } => annotate::annotate(work, node, annotation),
-        Edit::DropOperand { .. } | Edit::Keep { .. } | Edit::Replace { .. } => {
-            Err("this kind of edit cannot be applied yet".to_owned())
-        }
+        Edit::DropOperand { node, index } => drop_operand::drop_operand(work, node, *index),
+        Edit::Keep { group, indices } => keep::keep(work, cuts, group, indices),
+        Edit::Replace { module, template, recipe } => replace::replace(work, module, template, recipe),
     }
 }
 

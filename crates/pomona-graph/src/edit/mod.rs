@@ -3,7 +3,11 @@
 mod annotate;
 mod apply;
 mod bypass;
+mod drop_operand;
+mod keep;
 mod plan;
+mod renumber;
+mod replace;
 #[cfg(test)]
 mod tests;
 mod work;
@@ -12,6 +16,8 @@ use serde::{Deserialize, Serialize};
 
 pub use apply::apply;
 pub use plan::{Cost, PLAN_VERSION, Plan, Target};
+pub use renumber::{renamed, renumber};
+pub(crate) use work::Work;
 
 use crate::annotation::Annotation;
 use crate::graph::{Graph, ValueRef};

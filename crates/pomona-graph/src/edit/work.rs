@@ -157,6 +157,13 @@ impl Usage {
     }
 }
 
+impl Usage {
+    /// Counts a tensor as used, so that it goes when nothing uses it afterwards.
+    pub fn add_tensor(&mut self, name: &str) {
+        self.tensors.insert(name.to_owned());
+    }
+}
+
 impl Work {
     /// Removes what the edit made useless: nodes, states, tensors, inputs, annotations and module classes. Inputs, states
     /// and tensors that were idle before stay.

@@ -44,13 +44,18 @@ pub(super) fn between(
     if inside.is_empty() {
         return Err(format!("`{}` is not computed from `{}`", flow.name(to).0, flow.name(from).0));
     }
-    let mut seed = inside.clone();
+    let mut followed = HashSet::new();
     let mut side_outputs = Vec::new();
     let on_path: HashSet<NodeId> = inside.iter().copied().collect();
     for value in inside.iter().flat_map(|n| &graph.node(*n).outputs).filter(|v| **v != to) {
-        escapes(flow, *value, *value, &on_path, &mut seed, &mut side_outputs)?;
+        escapes(flow, *value, *value, &on_path, &mut followed, &mut side_outputs)?;
     }
-    let (dead, states) = flow.closure(&seed, from);
+    let reader = |s: &SideOutput| graph.find_node(&s.reader).map(|n| (n, s.operand));
+    let dropped = side_outputs.iter().filter_map(reader).collect();
+    let (dead, states) = flow.useless(from, to, &dropped);
+    if let Some(n) = inside.iter().find(|n| !dead[n.0 as usize]) {
+        return Err(format!("`{}` inside it is needed elsewhere too", graph.node(*n).path));
+    }
     if let Some(reader) = side_outputs.iter().find(|s| reads_only(flow, s, &dead)) {
         return Err(format!("every operand of `{}` would go", reader.reader));
     }
@@ -82,7 +87,7 @@ fn escapes(
     origin: ValueId,
     value: ValueId,
     inside: &HashSet<NodeId>,
-    seed: &mut Vec<NodeId>,
+    followed: &mut HashSet<NodeId>,
     found: &mut Vec<SideOutput>,
 ) -> std::result::Result<(), String> {
     if let Some(port) = flow.port(value) {
@@ -101,10 +106,9 @@ fn escapes(
             }),
             // What only reshapes or maps the skip goes with it.
             _ if node.inputs.len() == 1 => {
-                if !seed.contains(reader) {
-                    seed.push(*reader);
+                if followed.insert(*reader) {
                     for v in &node.outputs {
-                        escapes(flow, origin, *v, inside, seed, found)?;
+                        escapes(flow, origin, *v, inside, followed, found)?;
                     }
                 }
             }

@@ -1,9 +1,15 @@
 //! Who makes and who reads each value: the graph's edges, indexed once for many questions.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::graph::{Graph, NodeId, ValueId, ValueRef};
 use crate::tensor::Role;
+
+/// Nodes and states that the outputs need.
+struct Live {
+    nodes: Vec<bool>,
+    states: Vec<bool>,
+}
 
 /// Edges of a graph in both directions.
 pub(crate) struct Flow<'g> {
@@ -13,7 +19,7 @@ pub(crate) struct Flow<'g> {
     /// Names of output ports, by value.
     ports: HashMap<ValueId, &'g str>,
     state_of_input: HashMap<ValueId, usize>,
-    states_of_output: HashMap<ValueId, Vec<usize>>,
+    live: Live,
     /// How many nodes read each tensor.
     tensor_uses: Vec<usize>,
 }
@@ -24,19 +30,17 @@ impl<'g> Flow<'g> {
         for t in graph.nodes.iter().flat_map(|n| n.weights.values()) {
             tensor_uses[t.0 as usize] += 1;
         }
-        let mut states_of_output: HashMap<ValueId, Vec<usize>> = HashMap::new();
-        for (i, s) in graph.states.iter().enumerate() {
-            states_of_output.entry(s.output).or_default().push(i);
-        }
-        Self {
+        let mut flow = Self {
             graph,
             state_of_input: graph.states.iter().enumerate().map(|(i, s)| (s.input, i)).collect(),
-            states_of_output,
+            live: Live { nodes: Vec::new(), states: Vec::new() },
             producers: graph.producers(),
             consumers: graph.consumers(),
             ports: graph.outputs.iter().map(|p| (p.value, p.name.as_str())).collect(),
             tensor_uses,
-        }
+        };
+        flow.live = flow.live(|v| v, &HashSet::new());
+        flow
     }
 
     /// The output port that gives the value.
@@ -104,44 +108,42 @@ impl<'g> Flow<'g> {
         (0..window.len()).filter(on_path).map(|i| NodeId((first + i) as u32)).collect()
     }
 
-    /// The set and every node and state that nobody but the set needs, as a mark a node and indices of states. `kept` is
-    /// needed in any case.
-    pub fn closure(&self, seed: &[NodeId], kept: ValueId) -> (Vec<bool>, Vec<usize>) {
-        let mut dead = vec![false; self.graph.nodes.len()];
-        let mut states = Vec::new();
-        seed.iter().for_each(|n| dead[n.0 as usize] = true);
-        let mut work = seed.to_vec();
-        while let Some(n) = work.pop() {
-            for v in &self.graph.node(n).inputs {
-                let all_dead = *v != kept && self.readers(*v).iter().all(|(r, _)| dead[r.0 as usize]);
-                let mut lost = all_dead.then(|| self.producer(*v)).flatten();
-                if let (true, Some(s)) = (all_dead, self.state_of_input.get(v))
-                    && !states.contains(s)
-                {
-                    states.push(*s);
-                    lost = self.producer(self.graph.states[*s].output);
-                }
-                if let Some(p) = lost.filter(|p| !dead[p.0 as usize])
-                    && self
-                        .graph
-                        .node(p)
-                        .outputs
-                        .iter()
-                        .all(|v| *v != kept && self.is_unused(*v, &dead, &states))
-                {
-                    dead[p.0 as usize] = true;
-                    work.push(p);
-                }
-            }
-        }
-        states.sort_unstable();
-        (dead, states)
+    /// What nobody needs any more when `from` takes the place of `to` and joins lose operands: a mark a node, and indices
+    /// of states. What nobody needed before is not among it.
+    pub fn useless(
+        &self,
+        from: ValueId,
+        to: ValueId,
+        dropped: &HashSet<(NodeId, usize)>,
+    ) -> (Vec<bool>, Vec<usize>) {
+        let after = self.live(|v| if v == to { from } else { v }, dropped);
+        let dead = self.live.nodes.iter().zip(&after.nodes).map(|(b, a)| *b && !a).collect();
+        let gone = |s: &usize| self.live.states[*s] && !after.states[*s];
+        (dead, (0..self.graph.states.len()).filter(gone).collect())
     }
 
-    fn is_unused(&self, value: ValueId, dead: &[bool], gone: &[usize]) -> bool {
-        self.port(value).is_none()
-            && self.readers(value).iter().all(|(n, _)| dead[n.0 as usize])
-            && self.states_of_output.get(&value).is_none_or(|s| s.iter().all(|s| gone.contains(s)))
+    /// What the outputs need. A state is needed where what is needed reads it; then so is what makes its next value.
+    fn live(&self, of: impl Fn(ValueId) -> ValueId, dropped: &HashSet<(NodeId, usize)>) -> Live {
+        let mut nodes = vec![false; self.graph.nodes.len()];
+        let mut states = vec![false; self.graph.states.len()];
+        let mut seen = vec![false; self.graph.values.len()];
+        let mut work: Vec<ValueId> = self.graph.outputs.iter().map(|p| of(p.value)).collect();
+        while let Some(v) = work.pop() {
+            if std::mem::replace(&mut seen[v.0 as usize], true) {
+                continue;
+            }
+            if let Some(s) = self.state_of_input.get(&v) {
+                states[*s] = true;
+                work.push(of(self.graph.states[*s].output));
+            }
+            if let Some(n) = self.producer(v)
+                && !std::mem::replace(&mut nodes[n.0 as usize], true)
+            {
+                let inputs = self.graph.node(n).inputs.iter().enumerate();
+                work.extend(inputs.filter(|(k, _)| !dropped.contains(&(n, *k))).map(|(_, v)| of(*v)));
+            }
+        }
+        Live { nodes, states }
     }
 
     /// Elements of the parameters that only these nodes use.

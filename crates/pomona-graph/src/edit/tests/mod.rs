@@ -1,7 +1,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod bypass;
+mod drop_operand;
+mod keep;
 mod models;
+mod random;
+mod renumber;
+mod replace;
 
 use crate::*;
 
