@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub use block_influence::block_influence;
 pub use magnitude::magnitude;
-pub use perplexity::{perplexity, screened_perplexity};
+pub use perplexity::{Journal, Perplexities, perplexity, screened_perplexity};
 pub use random::random;
 pub use taylor::taylor;
 

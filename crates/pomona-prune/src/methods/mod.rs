@@ -1,0 +1,3 @@
+//! Methods: one file a paper.
+
+pub mod depth;
