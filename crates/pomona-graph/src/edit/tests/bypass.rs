@@ -5,7 +5,7 @@ use super::*;
 fn a_decoder_layer_goes_with_its_tensors_states_and_classes() {
     let graph = llama(3);
     let edit = bypass("model.layers.0.mlp_residual", "model.layers.1.mlp_residual");
-    assert_eq!(region_at(&graph, "model.layers.1").unwrap().edits(), [edit.clone()]);
+    assert_eq!(region_at(&graph, "model.layers.1").unwrap().edits(), std::slice::from_ref(&edit));
     let (out, recipe) = apply(&graph, &[edit]).unwrap();
     out.validate().unwrap();
     assert_copies(&recipe);

@@ -5,7 +5,7 @@ use crate::*;
 /// A decoder of `layers` layers of width 8, 4 heads and 2 key-value heads of width 2, feed-forward width 12.
 pub fn llama(layers: usize) -> Graph {
     let mut b = GraphBuilder::new("model", "bf16");
-    let dims = |d: &[&str]| d.iter().map(|s| Dim::symbol(s)).collect::<Shape>();
+    let dims = |d: &[&str]| d.iter().map(Dim::symbol).collect::<Shape>();
     let ids = b.input("input_ids", dims(&["batch", "tokens"]), ValueType::Int);
     let positions = b.input("positions", dims(&["tokens"]), ValueType::Int);
     let mut x = b.embedding("model.embed_tokens", ids, 20, 8).unwrap();

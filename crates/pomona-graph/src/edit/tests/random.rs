@@ -63,7 +63,7 @@ fn pick(graph: &Graph, choice: [u8; 4]) -> Vec<Edit> {
                 Some(g) => {
                     // Halves, or every second index: what heads and norm groups may allow.
                     let indices = (0..g.len as u32)
-                        .filter(|i| if choice[2] % 2 == 0 { *i < g.len as u32 / 2 } else { i % 2 == 0 });
+                        .filter(|i| if choice[2].is_multiple_of(2) { *i < g.len as u32 / 2 } else { i % 2 == 0 });
                     vec![Edit::Keep { group: g.name.clone(), indices: indices.collect() }]
                 }
                 None => Vec::new(),
