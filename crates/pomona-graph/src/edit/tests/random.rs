@@ -62,8 +62,9 @@ fn pick(graph: &Graph, choice: [u8; 4]) -> Vec<Edit> {
             match open.get(at(open.len(), 1)) {
                 Some(g) => {
                     // Halves, or every second index: what heads and norm groups may allow.
-                    let indices = (0..g.len as u32)
-                        .filter(|i| if choice[2].is_multiple_of(2) { *i < g.len as u32 / 2 } else { i % 2 == 0 });
+                    let indices = (0..g.len as u32).filter(|i| {
+                        if choice[2].is_multiple_of(2) { *i < g.len as u32 / 2 } else { i % 2 == 0 }
+                    });
                     vec![Edit::Keep { group: g.name.clone(), indices: indices.collect() }]
                 }
                 None => Vec::new(),
