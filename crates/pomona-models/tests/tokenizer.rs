@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use pomona_models::tokenizer::{ChatMessage, ChatOptions, Tokenizer};
+use pomona_models::tokenizer::{ChatMessage, ChatOptions, Tokenizer, render_template};
 use pomona_store::{Checkpoint, GgufValue};
 
 fn metadata() -> Option<Vec<(String, GgufValue)>> {
@@ -104,4 +104,110 @@ fn smollm2_spells_a_chat_as_transformers_does() {
         <|im_start|>user\n2 + 2? 😀<|im_end|>\n<|im_start|>assistant\n4<|im_end|>\n<|im_start|>user\n  Why?\n<|im_end|>\n\
         <|im_start|>assistant\n";
     assert_eq!(tokenizer.render_chat(&messages, &options).unwrap(), expected);
+}
+
+/// llama.cpp's `models/` folder has vocabularies of many families with texts and the ids that they must give.
+#[test]
+fn vocabularies_of_llama_cpp_give_their_ids() {
+    let Some(folder) = std::env::var_os("POMONA_GGUF_VOCABS") else {
+        println!("skipped: POMONA_GGUF_VOCABS is not set");
+        return;
+    };
+    let mut checked = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let beside = |ending: &str| fs::read_to_string(format!("{}.{ending}", path.display())).ok();
+        let (Some(texts), Some(ids)) = (beside("inp"), beside("out")) else { continue };
+        let tokenizer = match Tokenizer::from_gguf(Checkpoint::open(&path).unwrap().gguf_metadata()) {
+            Ok(tokenizer) => tokenizer,
+            Err(e) => {
+                println!("{}: {e}", path.display());
+                continue;
+            }
+        };
+        let texts: Vec<&str> = texts.split("\n__ggml_vocab_test__\n").collect();
+        let mut different = 0;
+        for (text, ids) in texts.iter().zip(ids.lines()) {
+            let ids: Vec<u32> = ids.split_whitespace().map(|id| id.parse().unwrap()).collect();
+            let ours = tokenizer.encode(text, false).unwrap();
+            if ours != ids {
+                println!("{}: {text:?}\n  ours     {ours:?}\n  expected {ids:?}", path.display());
+                different += 1;
+            }
+        }
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        println!("{name}: {} texts, {different} different", texts.len());
+        checked.push((name, different));
+    }
+    assert!(checked.len() >= 8, "{checked:?}");
+    assert!(checked.iter().all(|(_, different)| *different == 0), "{checked:?}");
+}
+
+#[derive(serde::Deserialize)]
+struct ChatCase {
+    name: String,
+    template: String,
+    messages: serde_json::Value,
+    add_generation_prompt: bool,
+    variables: serde_json::Map<String, serde_json::Value>,
+    rendered: Option<String>,
+}
+
+#[test]
+fn chat_templates_give_the_text_of_transformers() {
+    let cases: Vec<ChatCase> = golden("chat.json");
+    assert_eq!(cases.len(), 48);
+    for case in cases {
+        let mut variables = case.variables;
+        variables.insert("bos_token".to_owned(), "<s>".into());
+        variables.insert("eos_token".to_owned(), "</s>".into());
+        let options = ChatOptions { add_generation_prompt: case.add_generation_prompt, now: None, variables };
+        match (render_template(&case.template, &case.messages, &options), case.rendered) {
+            (Ok(text), Some(expected)) => assert_eq!(text, expected, "{}", case.name),
+            (Err(e), None) => assert!(e.to_string().contains("roles must alternate"), "{e}"),
+            (ours, expected) => panic!("{}: {ours:?}, expected {expected:?}", case.name),
+        }
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Stock {
+    ids: Vec<Vec<u32>>,
+    decoded: Vec<String>,
+    chat: String,
+    special: Vec<u32>,
+    max: u64,
+}
+
+#[test]
+fn stock_transformers_reads_the_files_built_from_gguf() {
+    let Some(metadata) = metadata() else { return };
+    let Some(python) = std::env::var_os("POMONA_PYTHON") else {
+        println!("skipped: POMONA_PYTHON (a Python with transformers) is not set");
+        return;
+    };
+    let tokenizer = Tokenizer::from_gguf(&metadata).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    for (name, contents) in tokenizer.hf_files().unwrap() {
+        fs::write(directory.path().join(name), contents).unwrap();
+    }
+    fs::write(directory.path().join("config.json"), r#"{"model_type": "llama"}"#).unwrap();
+    let goldens = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/tokenizer");
+    let mut command = std::process::Command::new(python);
+    command.arg(goldens.join("autotokenizer_ids.py")).arg(directory.path()).arg(goldens.join("lines.json"));
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let stock: Stock = serde_json::from_slice(&output.stdout).unwrap();
+    for (line, (ids, text)) in
+        golden::<Vec<String>>("lines.json").iter().zip(stock.ids.iter().zip(&stock.decoded))
+    {
+        assert_eq!(&tokenizer.encode(line, true).unwrap(), ids, "{line:?}");
+        assert_eq!(&tokenizer.decode(ids).unwrap(), text);
+    }
+    assert_eq!(stock.ids.len(), 1000);
+    let messages = [("user", "2 + 2? 😀"), ("assistant", "4"), ("user", "  Why?\n")]
+        .map(|(r, c)| ChatMessage::new(r, c));
+    let options = ChatOptions { add_generation_prompt: true, ..ChatOptions::default() };
+    assert_eq!(tokenizer.render_chat(&messages, &options).unwrap(), stock.chat);
+    assert_eq!((stock.special, stock.max), (vec![1, 2, 0, 2], 8192));
 }

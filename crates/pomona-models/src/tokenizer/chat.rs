@@ -12,8 +12,8 @@ use super::chat_time::strftime;
 use super::error::{Result, TokenizerError};
 use super::{Tokenizer, hf_files};
 
-/// Steps and bytes that a template may use.
-const FUEL: u64 = 50_000_000;
+/// Steps that a template may take; 64 bytes of text count as one, so that this bounds memory (128 MB) as well as time.
+const FUEL: u64 = 2_000_000;
 /// Largest template, bytes; the largest published ones have about 20 KB.
 const MAX_TEMPLATE: usize = 1 << 20;
 
@@ -86,7 +86,7 @@ fn failed(e: &Error) -> TokenizerError {
     let message = match e.kind() {
         ErrorKind::OutOfFuel => {
             let line = e.line().map(|line| format!("line {line}: ")).unwrap_or_default();
-            format!("{line}does not end within {FUEL} steps and bytes: the template is damaged or hostile")
+            format!("{line}does not end within its {FUEL} steps: the template is damaged or hostile")
         }
         _ => e.to_string(),
     };

@@ -6,7 +6,7 @@ use minijinja::{Error, ErrorKind};
 /// Containers within containers beyond this are refused, so that recursion stays bounded.
 const MAX_DEPTH: usize = 64;
 /// Longest text of one value, bytes.
-const MAX_BYTES: usize = 64 << 20;
+const MAX_BYTES: usize = 16 << 20;
 
 type Result<T> = std::result::Result<T, Error>;
 

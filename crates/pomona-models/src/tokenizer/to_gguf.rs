@@ -187,8 +187,9 @@ fn merges(t: &Tokenizer, definition: &Value) -> Result<Vec<(String, String)>> {
     list.iter().enumerate().map(pair).collect()
 }
 
-/// Scores that give the order of the merges back: a piece's score is minus the rank of its first merge. That holds only
-/// where all merges to one piece stand together, as they do in what was a SentencePiece model.
+/// Scores that give the order of the merges back: a piece's score is minus the place of its merges in the list. That
+/// holds only where all merges to one piece stand together, as they do in what was a SentencePiece model. Pieces of
+/// equal score stand mixed, longer parts first, and get equal scores again.
 fn scores(t: &Tokenizer, tokens: &[Option<String>], merges: &[(String, String)]) -> Result<Vec<f32>> {
     let mut ranks: HashMap<String, (usize, usize)> = HashMap::new();
     for (rank, (left, right)) in merges.iter().enumerate() {
@@ -197,18 +198,31 @@ fn scores(t: &Tokenizer, tokens: &[Option<String>], merges: &[(String, String)])
     }
     let mut spans: Vec<(usize, usize)> = ranks.values().copied().collect();
     spans.sort_unstable();
-    if let Some(pair) = spans.windows(2).find(|w| w[1].0 <= w[0].1) {
-        return Err(refuse(
-            t,
-            format!("BPE whose merges {} and {} make one piece with another between", pair[0].0, pair[0].1),
-        ));
+    let mut groups: Vec<(usize, usize)> = Vec::new();
+    let mut mixed = Vec::new();
+    for (first, last) in spans {
+        match groups.last_mut() {
+            Some(group) if first <= group.1 => {
+                group.1 = group.1.max(last);
+                mixed.push(groups.len() - 1);
+            }
+            _ => groups.push((first, last)),
+        }
     }
-    let order: HashMap<usize, usize> =
-        spans.iter().enumerate().map(|(at, &(first, _))| (first, at)).collect();
-    let place = |token: &String| ranks.get(token).and_then(|(first, _)| order.get(first));
-    let mut without = spans.len();
-    let score = |token: &Option<String>| match token.as_ref().and_then(place) {
-        Some(&place) => -(place as f32),
+    let lengths = |(left, right): &(String, String)| (left.chars().count(), right.chars().count());
+    for (first, last) in mixed.into_iter().map(|at| groups[at]) {
+        if !merges[first..=last].is_sorted_by(|a, b| lengths(a) >= lengths(b)) {
+            return Err(refuse(
+                t,
+                format!("BPE whose merges {first} to {last} make one piece with others between"),
+            ));
+        }
+    }
+    // Groups are in order and disjoint: the one that a merge is in is the last that begins at or before it.
+    let place = |rank: usize| groups.partition_point(|&(first, _)| first <= rank);
+    let mut without = groups.len();
+    let score = |token: &Option<String>| match token.as_ref().and_then(|token| ranks.get(token)) {
+        Some(&(first, _)) => -(place(first) as f32),
         None => {
             without += 1;
             -(without as f32)
