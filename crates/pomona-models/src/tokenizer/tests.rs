@@ -19,6 +19,8 @@ fn byte_char(byte: u8) -> char {
     char::from_u32(256 + hidden_before).unwrap()
 }
 
+type Metadata = Vec<(String, GgufValue)>;
+
 fn strings(values: &[&str]) -> GgufValue {
     GgufValue::strings(values.iter().copied())
 }
@@ -27,13 +29,13 @@ fn ints(values: impl IntoIterator<Item = i32>) -> GgufValue {
     GgufValue::Array(5, values.into_iter().map(GgufValue::I32).collect())
 }
 
-fn set(metadata: &mut Vec<(String, GgufValue)>, key: &str, value: GgufValue) {
+fn set(metadata: &mut Metadata, key: &str, value: GgufValue) {
     metadata.retain(|(k, _)| k != key);
     metadata.push((key.to_owned(), value));
 }
 
 /// 0 `<|end|>`, 1-256 the bytes, then `he`, `hel`, `Ġw`, `12`, and the user-defined `<tool>`.
-fn tiny_bytes() -> Vec<(String, GgufValue)> {
+fn tiny_bytes() -> Metadata {
     let mut tokens = vec!["<|end|>".to_owned()];
     tokens.extend((0..=255).map(|b| byte_char(b).to_string()));
     tokens.extend(["he", "hel", "Ġw", "12", "<tool>"].map(str::to_owned));
@@ -50,7 +52,7 @@ fn tiny_bytes() -> Vec<(String, GgufValue)> {
 }
 
 /// `<unk> <s> </s>`, the 256 byte tokens, then pieces with scores.
-fn tiny_pieces() -> Vec<(String, GgufValue)> {
+fn tiny_pieces() -> Metadata {
     let mut tokens: Vec<String> = ["<unk>", "<s>", "</s>"].map(str::to_owned).to_vec();
     tokens.extend((0..=255).map(|b| format!("<0x{b:02X}>")));
     let pieces = ["\u{2581}a", "ab", "\u{2581}ab", "bb", "\u{2581}", "a", "b"];
@@ -199,14 +201,14 @@ fn every_pre_tokenizer_can_be_built_and_is_recognised() {
 
 #[test]
 fn bad_metadata_is_refused_with_its_key() {
-    let check = |edit: &dyn Fn(&mut Vec<(String, GgufValue)>), expected: &str| {
+    let check = |edit: &dyn Fn(&mut Metadata), expected: &str| {
         let mut metadata = tiny_bytes();
         edit(&mut metadata);
         let error = Tokenizer::from_gguf(&metadata).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     };
     let text = |s: &str| GgufValue::String(s.to_owned());
-    check(&|m| m.clear(), "`tokenizer.ggml.model` is missing");
+    check(&Vec::clear, "`tokenizer.ggml.model` is missing");
     check(&|m| set(m, "tokenizer.ggml.model", text("bert")), "tokenizer model `bert`");
     check(&|m| set(m, "tokenizer.ggml.pre", text("of-tomorrow")), "pre-tokenizer `of-tomorrow`");
     check(&|m| m.retain(|(k, _)| k != "tokenizer.ggml.merges"), "`tokenizer.ggml.merges` is missing");
