@@ -1,2 +1,24 @@
-//! Makes trained neural networks small and fast.
-fn main() {}
+//! Pomona: makes trained neural networks small and fast. Arguments, progress and exit codes; the work is in the libraries.
+
+mod args;
+mod commands;
+mod context;
+mod ui;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Exit codes: 0 done, 1 could not be done, 2 wrong use (clap's own).
+fn main() -> ExitCode {
+    let cli = args::Cli::parse();
+    let ui = ui::Ui::new(cli.quiet, cli.json);
+    match commands::run(&cli.command, &ui) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) if ui::is_broken_pipe(&e) => ExitCode::SUCCESS,
+        Err(e) => {
+            ui.error(&e);
+            ExitCode::from(if e.is::<args::Usage>() { 2 } else { 1 })
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use pomona_prune::{Criterion, Goal, UnitKind};
+use pomona_task::TextRange;
+
+/// Wrong use that clap cannot see: exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(pub String);
+
+/// Makes trained neural networks small and fast, and says honestly what it cost.
+#[derive(Debug, Parser)]
+#[command(name = "pomona", version, max_term_width = 110)]
+pub struct Cli {
+    /// Print one JSON document on stdout and nothing else there
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// No progress and no messages but errors
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show where the cost of a model is: parameters, MACs, bytes, activations, blocks
+    Inspect(Inspect),
+    /// Make a full-size checkpoint with seeded random weights from a config.json
+    Init(Init),
+    /// Measure what each part of a model is worth
+    Score(Score),
+    /// Decide which parts go for a target
+    Plan(PlanArgs),
+    /// Carry out a plan on a model's files
+    Apply(Apply),
+    /// Check an output: shapes, weights against source and plan, a run
+    Verify(Verify),
+    /// Score, plan, apply and verify in one go
+    Compress(Compress),
+    /// Write a model in another format
+    Export(Export),
+    /// Measure a model on data
+    Eval(Eval),
+    /// Continue a prompt
+    Generate(Generate),
+    /// List devices for predictions, or measure this machine
+    Devices(Devices),
+    /// Say why a block can or cannot go
+    Explain(Explain),
+}
+
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// Directory, .gguf or bare config.json
+    pub model: PathBuf,
+    /// Show the model as this plan leaves it, beside what it was
+    #[arg(long)]
+    pub plan: Option<PathBuf>,
+    /// Sizes of inputs (batch=1,tokens=128,past=0)
+    #[arg(long, value_delimiter = ',', value_parser = binding)]
+    pub input: Vec<(String, i64)>,
+    /// Levels of the module tree
+    #[arg(long, default_value_t = 2)]
+    pub depth: usize,
+    /// Predict the latency on this device
+    #[arg(long)]
+    pub device: Option<String>,
+    /// List the removable regions with what goes together
+    #[arg(long)]
+    pub groups: bool,
+}
+
+fn binding(s: &str) -> Result<(String, i64), String> {
+    let (name, value) = s.split_once('=').ok_or_else(|| format!("`{s}`: NAME=SIZE was expected"))?;
+    let value = value.parse().map_err(|_| format!("`{s}`: the size is not a number"))?;
+    Ok((name.to_owned(), value))
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Dtype {
+    F32,
+    F16,
+    Bf16,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Format {
+    /// A transformers directory
+    Hf,
+    /// model.gguf for llama.cpp
+    Gguf,
+    /// safetensors and pomona.json: holds every plan
+    Pomona,
+}
+
+#[derive(Debug, Args)]
+pub struct Init {
+    /// The config
+    pub config: PathBuf,
+    /// Output directory
+    #[arg(short, long)]
+    pub out: PathBuf,
+    /// Seed of the weights
+    #[arg(long)]
+    pub seed: u64,
+    /// Type of the weights
+    #[arg(long, value_enum, default_value = "bf16")]
+    pub dtype: Dtype,
+    /// Replace an existing output
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// What is scored, and on what.
+#[derive(Clone, Debug, Args)]
+pub struct ScoreOptions {
+    /// Calibration text, FILE or FILE:FROM-TO in lines; without it the model writes its own
+    #[arg(long)]
+    pub data: Option<TextRange>,
+    /// Windows of calibration text
+    #[arg(long, default_value_t = 10)]
+    pub samples: usize,
+    /// Tokens of each
+    #[arg(long, default_value_t = 128)]
+    pub tokens: usize,
+    /// Seed of whatever is random
+    #[arg(long, default_value_t = 1234)]
+    pub seed: u64,
+    /// Which parts go: whole blocks, or attention and feed-forward separately
+    #[arg(long, default_value = "block", value_parser = unit)]
+    pub unit: UnitKind,
+    /// Blocks at the beginning and end that stay: FIRST,LAST, or `none`
+    #[arg(long, default_value = "4,2", value_parser = protect)]
+    pub protect: [usize; 2],
+    /// Score again after each removal, this many times
+    #[arg(long, value_name = "REMOVALS")]
+    pub iterative: Option<usize>,
+    /// Successive halving over samples; at least this many parts see every sample
+    #[arg(long, value_name = "PARTS", num_args = 0..=1, default_missing_value = "8")]
+    pub screen: Option<usize>,
+    /// Keep only one block of weights in memory, also where all would fit
+    #[arg(long)]
+    pub streamed: bool,
+    /// Device that runs the model
+    #[arg(long, default_value = "cpu")]
+    pub run_on: String,
+}
+
+fn unit(s: &str) -> Result<UnitKind, String> {
+    s.parse()
+}
+
+fn protect(s: &str) -> Result<[usize; 2], String> {
+    if s == "none" {
+        return Ok([0, 0]);
+    }
+    let numbers: Option<Vec<usize>> = s.split(',').map(|n| n.trim().parse().ok()).collect();
+    match numbers.as_deref() {
+        Some([first, last]) => Ok([*first, *last]),
+        _ => Err(format!("`{s}`: FIRST,LAST (4,2) or none was expected")),
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct Score {
+    /// Directory or .gguf
+    pub model: PathBuf,
+    /// What a part is worth: perplexity, taylor, magnitude, block-influence, random
+    #[arg(long, value_parser = criterion)]
+    pub criterion: Criterion,
+    #[command(flatten)]
+    pub options: ScoreOptions,
+    /// Score file; an interrupted run with the same settings goes on from it
+    #[arg(short, long)]
+    pub out: PathBuf,
+}
+
+fn criterion(s: &str) -> Result<Criterion, String> {
+    s.parse()
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Method {
+    /// Whole blocks or sublayers of a transformer
+    Depth,
+}
+
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// Directory, .gguf or bare config.json
+    pub model: PathBuf,
+    /// What goes
+    #[arg(long, value_enum, default_value = "depth")]
+    pub method: Method,
+    /// Scores of this model
+    #[arg(long)]
+    pub scores: PathBuf,
+    /// blocks=6, params=80%, macs=70%, memory=300MB or latency=80ms@DEVICE
+    #[arg(long, value_parser = goal)]
+    pub target: Goal,
+    /// Blocks at either end that stay; as scored without it
+    #[arg(long, value_parser = protect)]
+    pub protect: Option<[usize; 2]>,
+    /// Plan file
+    #[arg(short, long)]
+    pub out: PathBuf,
+    /// Replace an existing plan
+    #[arg(long)]
+    pub force: bool,
+}
+
+fn goal(s: &str) -> Result<Goal, String> {
+    s.parse()
+}
+
+/// How an output is written.
+#[derive(Clone, Debug, Args)]
+pub struct WriteOptions {
+    /// Output directory
+    #[arg(short, long)]
+    pub out: PathBuf,
+    /// Format; without it the one that holds the model and stock tools load
+    #[arg(long, value_enum)]
+    pub format: Option<Format>,
+    /// Type of floating-point weights; as the source stores them without it
+    #[arg(long, value_enum)]
+    pub dtype: Option<Dtype>,
+    /// Largest safetensors file in bytes
+    #[arg(long, default_value_t = 5_000_000_000)]
+    pub shard_size: u64,
+    /// Replace an existing output when the new one is done
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Apply {
+    /// Directory or .gguf
+    pub model: PathBuf,
+    /// The plan
+    #[arg(long)]
+    pub plan: PathBuf,
+    #[command(flatten)]
+    pub write: WriteOptions,
+}
+
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// An output directory
+    pub output: PathBuf,
+    /// The model it was made from
+    #[arg(long, requires = "plan")]
+    pub against: Option<PathBuf>,
+    /// The plan that made it
+    #[arg(long, requires = "against")]
+    pub plan: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Compress {
+    /// Directory or .gguf
+    pub model: PathBuf,
+    /// What goes
+    #[arg(long, value_enum, default_value = "depth")]
+    pub method: Method,
+    /// What a part is worth
+    #[arg(long, value_parser = criterion, default_value = "perplexity")]
+    pub criterion: Criterion,
+    /// blocks=6, params=80%, macs=70%, memory=300MB or latency=80ms@DEVICE
+    #[arg(long, value_parser = goal)]
+    pub target: Goal,
+    #[command(flatten)]
+    pub options: ScoreOptions,
+    #[command(flatten)]
+    pub write: WriteOptions,
+}
+
+#[derive(Debug, Args)]
+pub struct Export {
+    /// Directory or .gguf
+    pub model: PathBuf,
+    #[command(flatten)]
+    pub write: WriteOptions,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Task {
+    /// exp(mean next-token loss) over windows
+    Perplexity,
+}
+
+#[derive(Debug, Args)]
+pub struct Eval {
+    /// Directory or .gguf
+    pub model: PathBuf,
+    /// What is measured
+    #[arg(long, value_enum)]
+    pub task: Task,
+    /// Text, FILE or FILE:FROM-TO in lines; without it text that the model writes
+    #[arg(long)]
+    pub data: Option<TextRange>,
+    /// The model that writes the text where there is no --data (the dense one, say); this one without
+    #[arg(long, conflicts_with = "data")]
+    pub text_from: Option<PathBuf>,
+    /// Windows, evenly spaced over the text; all without it
+    #[arg(long)]
+    pub windows: Option<usize>,
+    /// Tokens of a window
+    #[arg(long, default_value_t = 512)]
+    pub tokens: usize,
+    /// Seed of text that the model writes
+    #[arg(long, default_value_t = 4321)]
+    pub seed: u64,
+}
+
+#[derive(Debug, Args)]
+pub struct Generate {
+    /// Directory or .gguf
+    pub model: PathBuf,
+    /// The text to continue
+    #[arg(long)]
+    pub prompt: String,
+    /// Put the prompt into the model's chat template
+    #[arg(long)]
+    pub chat: bool,
+    /// Most new tokens
+    #[arg(long, default_value_t = 64)]
+    pub new_tokens: usize,
+    /// 0 takes the most likely token each time
+    #[arg(long, default_value_t = 0.0)]
+    pub temperature: f32,
+    /// Only the K most likely tokens; 0 for all
+    #[arg(long, default_value_t = 0)]
+    pub top_k: usize,
+    /// Only the most likely tokens that together have this probability
+    #[arg(long, default_value_t = 1.0)]
+    pub top_p: f32,
+    /// Seed of the draws
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Go on after the model's end of sequence
+    #[arg(long)]
+    pub no_stop: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Devices {
+    /// Measure this machine and keep the result as `this-machine`
+    #[arg(long)]
+    pub measure: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// Directory, .gguf or bare config.json
+    pub model: PathBuf,
+    /// Path of a block, sublayer or module (model.layers.3)
+    pub part: String,
+}

@@ -1,0 +1,81 @@
+//! `pomona apply`.
+
+use anyhow::{Context, Result};
+use pomona_graph::{Plan, apply};
+use pomona_models::{Figure, Model, SaveOptions, SavedReport, save};
+use pomona_report::units;
+
+use crate::args::{Apply, WriteOptions};
+use crate::context::open_model;
+use crate::ui::Ui;
+
+pub fn run(a: &Apply, ui: &Ui) -> Result<()> {
+    let model = open_model(&a.model)?;
+    let text =
+        std::fs::read_to_string(&a.plan).with_context(|| format!("cannot read {}", a.plan.display()))?;
+    let plan = Plan::from_json(&text).with_context(|| a.plan.display().to_string())?;
+    let saved = apply_plan(&model, &plan, &a.write, ui)?;
+    ui.result(&document(&saved), || describe(&saved))
+}
+
+/// Carries out a plan and saves the result.
+pub fn apply_plan(model: &Model, plan: &Plan, write: &WriteOptions, ui: &Ui) -> Result<SavedReport> {
+    model.check_plan(plan)?;
+    let (edited, recipe) = apply(model.graph()?, &plan.edits)?;
+    let line = |name: &str, show: fn(u64) -> String, before: u64, after: u64| Figure {
+        name: name.to_owned(),
+        before: show(before),
+        after: show(after),
+    };
+    let figures = vec![
+        line("parameters", units::exact, plan.before.parameters, plan.after.parameters),
+        line("MACs of the default input", units::operations, plan.before.macs, plan.after.macs),
+        line(
+            "bytes of the weights as in the source",
+            units::bytes,
+            plan.before.weight_bytes,
+            plan.after.weight_bytes,
+        ),
+    ];
+    let options = options(write, Some(plan.clone()), figures);
+    let bar = ui.byte_bar("writing");
+    let saved = save(model, &edited, &recipe, &options, &write.out, &mut |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    Ok(saved?)
+}
+
+/// Save options of the command line.
+pub fn options(write: &WriteOptions, plan: Option<Plan>, figures: Vec<Figure>) -> SaveOptions {
+    SaveOptions {
+        format: super::output_format(write.format),
+        dtype: write.dtype.map(super::encoding),
+        shard_size: write.shard_size.max(1 << 20),
+        force: write.force,
+        plan,
+        figures,
+    }
+}
+
+/// What was saved, for `--json`.
+pub fn document(saved: &SavedReport) -> serde_json::Value {
+    serde_json::json!({"path": saved.path, "format": saved.format.name(), "bytes": saved.bytes,
+        "tensors": saved.tensors, "notes": saved.notes})
+}
+
+/// What was saved, in words.
+pub fn describe(saved: &SavedReport) -> String {
+    let mut out = format!(
+        "wrote {} ({}, {}, {} tensors)\n",
+        saved.path.display(),
+        saved.format.name(),
+        units::bytes(saved.bytes),
+        saved.tensors
+    );
+    for note in &saved.notes {
+        out += &format!("note: {note}\n");
+    }
+    out
+}

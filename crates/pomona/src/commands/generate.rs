@@ -1,0 +1,60 @@
+//! `pomona generate`.
+
+use anyhow::{Result, bail};
+use pomona_exec::Device;
+use pomona_models::tokenizer::{ChatMessage, ChatOptions};
+use pomona_task::{Choice, Decoding, ModelWeights, TaskError, generate};
+
+use crate::args::Generate;
+use crate::context::{activation_bytes, open_model, residence, tokenizer};
+use crate::ui::Ui;
+
+pub fn run(a: &Generate, ui: &Ui) -> Result<()> {
+    let model = open_model(&a.model)?;
+    let tokenizer = tokenizer(&model)?;
+    let ids = if a.chat {
+        let options = ChatOptions { add_generation_prompt: true, ..ChatOptions::default() };
+        let text = tokenizer.render_chat(&[ChatMessage::new("user", &a.prompt)], &options)?;
+        // The template writes the special tokens itself.
+        tokenizer.encode(&text, false)?
+    } else {
+        tokenizer.encode(&a.prompt, true)?
+    };
+    if ids.is_empty() {
+        bail!("the prompt has no tokens: give some text");
+    }
+    let device = Device::cpu();
+    let residence = residence(&model, false, activation_bytes(&model, 1, ids.len(), 0), ui)?;
+    let weights = ModelWeights::new(&model, model.only()?, &device, residence);
+    let choice = match a.temperature > 0.0 {
+        true => Choice::Sample { temperature: a.temperature, top_k: a.top_k, top_p: a.top_p },
+        false => Choice::Greedy,
+    };
+    let stop = if a.no_stop { Vec::new() } else { tokenizer.special().eos.clone() };
+    let decoding = Decoding { new_tokens: a.new_tokens, choice, seed: a.seed, stop };
+    let mut stream = tokenizer.stream();
+    let mut text = String::new();
+    let made = generate(model.graph()?, &weights, &device, &[ids.clone()], &decoding, &mut |token| {
+        let fault = |e: String| TaskError::Unfit(e);
+        let piece = if tokenizer.is_eos(token) {
+            String::new()
+        } else {
+            stream.push(token).map_err(|e| fault(e.to_string()))?
+        };
+        text += &piece;
+        ui.stream(&piece).map_err(|e| fault(e.to_string()))
+    })?;
+    let rest = stream.finish()?;
+    ui.stream(&rest)?;
+    text += &rest;
+    let rate = made.tokens_per_second();
+    let prefill = made.prompt_tokens as f64 / made.prefill.as_secs_f64().max(1e-9);
+    if ui.json() {
+        let document = serde_json::json!({"prompt_ids": ids, "ids": made.ids[0], "text": text,
+            "tokens_per_second": rate, "prompt_tokens_per_second": prefill});
+        return ui.result(&document, String::new);
+    }
+    ui.stream("\n")?;
+    ui.say(format!("{} tokens, {rate:.1} tokens/s (prompt {prefill:.1} tokens/s)", made.ids[0].len()));
+    Ok(())
+}

@@ -1,0 +1,56 @@
+//! One file a command.
+
+mod apply;
+mod compress;
+mod devices;
+mod eval;
+mod explain;
+mod export;
+mod generate;
+mod init;
+mod inspect;
+mod plan;
+mod score;
+mod verify;
+
+use anyhow::Result;
+use pomona_models::OutputFormat;
+use pomona_store::Encoding;
+
+use crate::args::{Command, Dtype, Format};
+use crate::ui::Ui;
+
+/// Runs a command.
+pub fn run(command: &Command, ui: &Ui) -> Result<()> {
+    match command {
+        Command::Inspect(a) => inspect::run(a, ui),
+        Command::Init(a) => init::run(a, ui),
+        Command::Score(a) => score::run(a, ui),
+        Command::Plan(a) => plan::run(a, ui),
+        Command::Apply(a) => apply::run(a, ui),
+        Command::Verify(a) => verify::run(a, ui),
+        Command::Compress(a) => compress::run(a, ui),
+        Command::Export(a) => export::run(a, ui),
+        Command::Eval(a) => eval::run(a, ui),
+        Command::Generate(a) => generate::run(a, ui),
+        Command::Devices(a) => devices::run(a, ui),
+        Command::Explain(a) => explain::run(a, ui),
+    }
+}
+
+fn encoding(dtype: Dtype) -> Encoding {
+    match dtype {
+        Dtype::F32 => Encoding::F32,
+        Dtype::F16 => Encoding::F16,
+        Dtype::Bf16 => Encoding::Bf16,
+    }
+}
+
+fn output_format(format: Option<Format>) -> OutputFormat {
+    match format {
+        None => OutputFormat::Auto,
+        Some(Format::Hf) => OutputFormat::Hf,
+        Some(Format::Gguf) => OutputFormat::Gguf,
+        Some(Format::Pomona) => OutputFormat::Pomona,
+    }
+}

@@ -1,0 +1,103 @@
+//! `pomona score`.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use pomona_exec::Device;
+use pomona_models::Model;
+use pomona_prune::methods::depth::{self, Scoring};
+use pomona_prune::{Criterion, Scores, Settings, units};
+use pomona_task::{ModelWeights, NextToken, Objective};
+
+use crate::args::{Score, ScoreOptions};
+use crate::context::{TOOL, activation_bytes, calibration, objective as next_token, open_model, residence};
+use crate::ui::Ui;
+
+pub fn run(a: &Score, ui: &Ui) -> Result<()> {
+    let model = open_model(&a.model)?;
+    let scores = score(&model, a.criterion, &a.options, Some(&a.out), ui)?;
+    ui.result(&scores, || text(&scores))
+}
+
+/// Scores a model, going on from the file where it holds an unfinished run.
+pub fn score(
+    model: &Model,
+    criterion: Criterion,
+    options: &ScoreOptions,
+    out: Option<&Path>,
+    ui: &Ui,
+) -> Result<Scores> {
+    if options.screen.is_some() && criterion != Criterion::Perplexity {
+        bail!(crate::args::Usage(
+            "--screen halves over samples: it goes with --criterion perplexity".to_owned()
+        ));
+    }
+    if criterion != Criterion::Random {
+        model.weights("scoring")?;
+    }
+    let graph = model.graph()?;
+    let settings = Settings {
+        criterion,
+        unit: options.unit,
+        protect: options.protect,
+        iterative: options.iterative,
+        screen: options.screen,
+        samples: if criterion.needs_data() { options.samples } else { 0 },
+        tokens: if criterion.needs_data() { options.tokens } else { 0 },
+        seed: options.seed,
+    };
+    let device = Device::by_name(&options.run_on)?;
+    let (parts, _) = units(graph, options.unit)?;
+    let activations = activation_bytes(model, options.samples, options.tokens, parts.len());
+    let residence = residence(model, options.streamed, activations, ui)?;
+    let weights = ModelWeights::new(model, model.only()?, &device, residence);
+    let objective: Option<NextToken> = match criterion.needs_data() {
+        true => {
+            if model.is_opaque() {
+                bail!(
+                    "`{}` opens as an opaque model, which cannot be run; use --criterion magnitude or random",
+                    model.architecture
+                );
+            }
+            let size = (options.samples, options.tokens, options.seed);
+            let windows = calibration(model, &weights, &device, options.data.as_ref(), size, ui)?;
+            Some(next_token(windows)?)
+        }
+        false => None,
+    };
+    let fingerprint = model.fingerprint()?;
+    let on = Scoring {
+        graph,
+        weights: &weights,
+        objective: objective.as_ref().map(|o| o as &dyn Objective),
+        device: &device,
+        fingerprint: &fingerprint,
+        tool: TOOL,
+        group: options.samples.div_ceil(5).max(1),
+    };
+    let bar = ui.bar("scoring");
+    let found = depth::score(&on, &settings, out, &mut |done, total| {
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+        Ok(())
+    });
+    bar.finish_and_clear();
+    Ok(found?)
+}
+
+fn text(scores: &Scores) -> String {
+    let mut out = String::new();
+    if let Some(data) = &scores.data {
+        out += &format!("calibrated on {}\n", data.source);
+    }
+    if let Some(dense) = scores.dense {
+        out += &format!("perplexity of the whole model {dense:.3}\n");
+    }
+    let order = scores.order(scores.settings.protect);
+    for (rank, path) in order.iter().enumerate() {
+        let round = scores.rounds.iter().find(|r| r.removed == *path).map(|r| r.score);
+        let single = scores.parts.iter().find(|p| p.path == *path).and_then(|p| p.score);
+        out += &format!("{:>4}  {path:<32} {:.6}\n", rank + 1, round.or(single).unwrap_or(f64::NAN));
+    }
+    out + &format!("{} parts in {:.1} s, least important first\n", order.len(), scores.seconds)
+}

@@ -1,0 +1,114 @@
+//! `pomona verify`.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use pomona_exec::{Device, Options, evaluate};
+use pomona_graph::{Plan, apply, compose};
+use pomona_models::recipe_exec::materialise_rows;
+use pomona_models::{Model, verify_output};
+use pomona_task::{ModelWeights, empty_states, token_feeds};
+use serde_json::json;
+
+use crate::args::Verify;
+use crate::context::{activation_bytes, open_model, residence};
+use crate::ui::Ui;
+
+/// Rows of a tensor that are compared at a time, in elements.
+const CHUNK: usize = 4 << 20;
+
+pub fn run(a: &Verify, ui: &Ui) -> Result<()> {
+    let output = verify_output(&a.output)?;
+    let compared = match (&a.against, &a.plan) {
+        (Some(model), Some(plan)) => {
+            let text =
+                std::fs::read_to_string(plan).with_context(|| format!("cannot read {}", plan.display()))?;
+            Some(against(&output, &open_model(model)?, &Plan::from_json(&text)?, ui)?)
+        }
+        _ => None,
+    };
+    let ran = smallest_run(&output, ui)?;
+    let path = &a.output;
+    let document = json!({"path": path, "shapes": "equal", "tensors_compared": compared, "ran": ran});
+    ui.result(&document, || {
+        let mut text = format!("{}: opens, every shape is as declared\n", path.display());
+        if let Some(n) = compared {
+            text += &format!("{n} tensors equal the source's under the plan\n");
+        }
+        text + if ran { "ran once with finite results\n" } else { "not run: its computation is not known\n" }
+    })
+}
+
+/// Opens and runs an output once.
+pub fn quick(path: &Path, ui: &Ui) -> Result<bool> {
+    smallest_run(&verify_output(path)?, ui)
+}
+
+/// Every tensor of the output against the source's, made by the plan's recipe; row chunk by row chunk.
+fn against(output: &Model, source: &Model, plan: &Plan, ui: &Ui) -> Result<usize> {
+    source.check_plan(plan)?;
+    let (edited, recipe) = apply(source.graph()?, &plan.edits)?;
+    let whole = compose(&recipe, &source.only()?.import)?;
+    let ours = output.graph()?;
+    let bar = ui.bar("comparing");
+    bar.set_length(edited.tensors.len() as u64);
+    for t in &edited.tensors {
+        bar.inc(1);
+        let made = whole.output(&t.name).context("the recipe misses a tensor")?;
+        let found = ours.find_tensor(&t.name);
+        let Some(found) = found else { bail!("tensor `{}` is missing in the output", t.name) };
+        let dtype = &ours.tensor(found).dtype;
+        let rows = t.shape.first().copied().unwrap_or(1);
+        let width: usize = t.shape.get(1..).unwrap_or_default().iter().product();
+        let step = (CHUNK / width.max(1)).max(1);
+        for start in (0..rows).step_by(step) {
+            let range = start..(start + step).min(rows);
+            // In the output's own type: an output that rounds is compared with the rounded source.
+            let expr = match pomona_graph::is_plain_dtype(dtype) {
+                true => made.expr.clone().cast(dtype.clone()),
+                false => made.expr.clone(),
+            };
+            let wanted = materialise_rows(&expr, source.checkpoint.as_ref(), range.clone())?;
+            let got = output.materialise_rows(&t.name, range.clone())?;
+            let equal = |(a, b): (&f32, &f32)| a.to_bits() == b.to_bits();
+            if let Some(at) = got.iter().zip(&wanted).position(|p| !equal(p)) {
+                bail!(
+                    "tensor `{}` differs from the source in row {}: {} against {}",
+                    t.name,
+                    range.start + at / width.max(1),
+                    got[at],
+                    wanted[at]
+                );
+            }
+        }
+    }
+    bar.finish_and_clear();
+    Ok(edited.tensors.len())
+}
+
+/// The smallest legal input through the whole model, block by block where it is larger than memory.
+fn smallest_run(model: &Model, ui: &Ui) -> Result<bool> {
+    if model.is_opaque() {
+        return Ok(false);
+    }
+    let device = Device::cpu();
+    let residence = residence(model, false, activation_bytes(model, 1, 2, 0), ui)?;
+    let weights = ModelWeights::new(model, model.only()?, &device, residence);
+    let graph = model.graph()?;
+    let Some(output) = graph.output("logits") else { return Ok(false) };
+    let mut feeds = token_feeds(graph, &[&[0, 1]], 0, &device)?;
+    feeds.extend(empty_states(graph, 1, &device)?);
+    let options = Options { check_finite: true, ..Options::default() };
+    // Part by part, so that a streamed run holds one part's weights.
+    let mut at = Vec::new();
+    for region in pomona_graph::blocks(graph) {
+        at.extend(graph.resolve(&region.to));
+    }
+    at.push(output);
+    for value in at {
+        let found = evaluate(graph, &weights, &feeds, &[value], &options)?;
+        pomona_task::Weights::release(&weights);
+        feeds.extend(found.into_iter().map(|t| (value, t)));
+    }
+    Ok(true)
+}

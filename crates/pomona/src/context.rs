@@ -1,0 +1,153 @@
+//! What several commands need: an open model with its tokenizer, weights and data.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use pomona_exec::Device;
+use pomona_models::tokenizer::Tokenizer;
+use pomona_models::{Model, SourceKind, open};
+use pomona_task::{
+    ModelWeights, NextToken, Residence, SelfText, TextRange, Windows, sample_windows, self_generated,
+    widened_bytes,
+};
+
+use crate::ui::Ui;
+
+/// Program and version, as files record it.
+pub const TOOL: &str = concat!("pomona ", env!("CARGO_PKG_VERSION"));
+
+/// The model's tokenizer.
+pub fn tokenizer(model: &Model) -> Result<Tokenizer> {
+    let gguf = model.checkpoint.as_ref().filter(|c| !c.gguf_metadata().is_empty());
+    Ok(match gguf {
+        Some(c) => Tokenizer::from_gguf(c.gguf_metadata())?,
+        None if model.source == SourceKind::Config => {
+            anyhow::bail!("a bare config has no tokenizer: give a model")
+        }
+        None => Tokenizer::from_dir(&model.path)?,
+    })
+}
+
+/// Bytes of anonymous memory that this process may use: free memory, or its own limit where that is lower.
+pub fn memory_available() -> u64 {
+    let field = |text: &str, name: &str| {
+        let line = text.lines().find(|l| l.starts_with(name))?;
+        line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kb| kb * 1024)
+    };
+    let free = std::fs::read_to_string("/proc/meminfo").ok().and_then(|t| field(&t, "MemAvailable:"));
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Data).current;
+    free.unwrap_or(u64::MAX).min(limit.unwrap_or(u64::MAX))
+}
+
+/// Whether all weights stay in memory, and the bytes that a run needs, said before it starts.
+pub fn residence(model: &Model, streamed: bool, activations: u64, ui: &Ui) -> Result<Residence> {
+    let component = model.only()?;
+    let whole = widened_bytes(component);
+    let available = memory_available();
+    let fits = whole.saturating_add(activations).saturating_add(whole / 4) < available;
+    let residence = if streamed || !fits { Residence::Streamed } else { Residence::Memory };
+    let largest = largest_block(model)?;
+    let needed = match residence {
+        Residence::Memory => whole + activations,
+        Residence::Streamed => largest + activations,
+    };
+    let how = match residence {
+        Residence::Memory => "all weights as f32",
+        Residence::Streamed => "one block of weights at a time",
+    };
+    ui.say(format!("memory: about {} ({how})", pomona_report::units::bytes(needed)));
+    Ok(residence)
+}
+
+/// Bytes of the largest tensor or block, widened.
+fn largest_block(model: &Model) -> Result<u64> {
+    let graph = model.graph()?;
+    let block = pomona_graph::blocks(graph).iter().map(|b| b.parameters).max().unwrap_or(0);
+    let tensor = graph.tensors.iter().map(|t| t.elements()).max().unwrap_or(0);
+    Ok(block.max(tensor).saturating_mul(4))
+}
+
+/// Rough bytes of a run's activations: logits of one sample and some values of the stream's width.
+pub fn activation_bytes(model: &Model, samples: usize, tokens: usize, variants: usize) -> u64 {
+    let number = |key: &str| model.config.get(key).and_then(serde_json::Value::as_u64).unwrap_or(0);
+    let (width, inner, vocab) = (number("hidden_size"), number("intermediate_size"), number("vocab_size"));
+    let rows = (samples * tokens) as u64;
+    4 * (rows * width * (variants as u64 + 6) + rows * inner * 3 + 2 * tokens as u64 * vocab)
+}
+
+/// Calibration windows: from a text, or written by the model.
+pub fn calibration(
+    model: &Model,
+    weights: &ModelWeights<'_>,
+    device: &Device,
+    data: Option<&TextRange>,
+    (count, length, seed): (usize, usize, u64),
+    ui: &Ui,
+) -> Result<Windows> {
+    let tokenizer = tokenizer(model)?;
+    match data {
+        Some(range) => {
+            let encode = |text: &str| encode(&tokenizer, text);
+            Ok(sample_windows(range, count, length, seed, &encode)?)
+        }
+        None => own_text(model, &tokenizer, weights, device, (count, length, seed), ui),
+    }
+}
+
+/// Text that the model writes itself.
+pub fn own_text(
+    model: &Model,
+    tokenizer: &Tokenizer,
+    weights: &ModelWeights<'_>,
+    device: &Device,
+    (count, length, seed): (usize, usize, u64),
+    ui: &Ui,
+) -> Result<Windows> {
+    // Control tokens decode to nothing; a window begins with a token that stands for text.
+    let is_text = |id: &u32| tokenizer.decode(&[*id]).is_ok_and(|t| !t.trim().is_empty());
+    let starts: Vec<u32> = (0..tokenizer.vocab_size() as u32).filter(is_text).collect();
+    let bar = ui.bar("writing text");
+    bar.set_length(length.saturating_sub(1) as u64);
+    let request = SelfText { count, length, seed, starts: &starts };
+    let windows = self_generated(model.graph()?, weights, device, &request, &mut || {
+        bar.inc(1);
+        Ok(())
+    });
+    bar.finish_and_clear();
+    Ok(windows?)
+}
+
+/// Token ids of a text, with what the tokenizer puts in front of a sequence.
+pub fn encode(tokenizer: &Tokenizer, text: &str) -> pomona_task::Result<Vec<u32>> {
+    tokenizer.encode(text, true).map_err(|e| pomona_task::TaskError::Unfit(e.to_string()))
+}
+
+/// Opens a model; the message names the path.
+pub fn open_model(path: &Path) -> Result<Model> {
+    open(path).with_context(|| format!("cannot open {}", path.display()))
+}
+
+/// An objective over windows.
+pub fn objective(windows: Windows) -> Result<NextToken> {
+    Ok(NextToken::new(windows)?)
+}
+
+/// Where `pomona devices --measure` keeps this machine.
+pub fn measured_device_path() -> PathBuf {
+    let home = || std::env::var_os("HOME").map(|h| PathBuf::from(h).join(".cache"));
+    let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
+    base.unwrap_or_else(std::env::temp_dir).join("pomona").join("this-machine.json")
+}
+
+/// A device for predictions: built in, measured here, or a JSON file.
+pub fn cost_device(name: &str) -> Result<pomona_cost::Device> {
+    let measured = measured_device_path();
+    let mut further = Vec::new();
+    if measured.is_file() {
+        further.push(pomona_cost::load_device(&measured)?);
+    }
+    if name.ends_with(".json") {
+        return Ok(pomona_cost::load_device(Path::new(name))?);
+    }
+    Ok(pomona_cost::find_device(name, &further)?)
+}
