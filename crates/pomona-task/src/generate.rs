@@ -91,7 +91,11 @@ pub fn generate(
         weights.release();
         let chosen = choose_rows(&logits, decoding.choice, &mut rng)?;
         let spent = began.elapsed();
-        if round == 0 { made.prefill += spent } else { made.decode += spent }
+        if round == 0 {
+            made.prefill += spent
+        } else {
+            made.decode += spent
+        }
         for (b, token) in chosen.iter().enumerate() {
             if !done[b] {
                 made.ids[b].push(*token);
@@ -123,7 +127,10 @@ fn choose_rows(logits: &Tensor, choice: Choice, rng: &mut ChaCha8Rng) -> Result<
 
 fn choose(row: &[f32], choice: Choice, rng: &mut ChaCha8Rng) -> u32 {
     let greedy = || {
-        let best = row.iter().enumerate().fold((0, f32::NEG_INFINITY), |b, (i, v)| if *v > b.1 { (i, *v) } else { b });
+        let best = row
+            .iter()
+            .enumerate()
+            .fold((0, f32::NEG_INFINITY), |b, (i, v)| if *v > b.1 { (i, *v) } else { b });
         best.0 as u32
     };
     let Choice::Sample { temperature, top_k, top_p } = choice else { return greedy() };
@@ -170,7 +177,9 @@ pub fn self_generated(
     let SelfText { count, length, seed, .. } = *request;
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     if request.starts.is_empty() || count == 0 || length < 2 {
-        return Err(TaskError::Unfit("text can be generated from at least one token, to windows of 2 or more".to_owned()));
+        return Err(TaskError::Unfit(
+            "text can be generated from at least one token, to windows of 2 or more".to_owned(),
+        ));
     }
     let prompts: Vec<Vec<u32>> =
         (0..count).map(|_| vec![request.starts[rng.random_range(0..request.starts.len())]]).collect();

@@ -124,9 +124,9 @@ pub fn window_losses(
     device: &Device,
     advance: &mut dyn FnMut() -> Result<()>,
 ) -> Result<Vec<SampleLoss>> {
-    let output = graph
-        .output(objective.output())
-        .ok_or_else(|| TaskError::Unfit(format!("graph `{}` has no output `{}`", graph.name, objective.output())))?;
+    let output = graph.output(objective.output()).ok_or_else(|| {
+        TaskError::Unfit(format!("graph `{}` has no output `{}`", graph.name, objective.output()))
+    })?;
     let mut losses = Vec::with_capacity(objective.samples());
     for sample in 0..objective.samples() {
         let feeds = objective.feeds(graph, sample..sample + 1, device)?;

@@ -8,6 +8,7 @@ mod generate;
 mod language;
 mod loss;
 mod objective;
+mod token_file;
 mod weights;
 
 pub use data::{TextRange, Windows, even_windows, sample_windows};
@@ -16,4 +17,5 @@ pub use generate::{Choice, Decoding, Generated, SelfText, generate, self_generat
 pub use language::{NextToken, empty_states, token_feeds, window_losses};
 pub use loss::{nll_gradient, nll_rows};
 pub use objective::{Objective, SampleLoss, Weights};
+pub use token_file::{is_token_file, token_windows};
 pub use weights::{ModelWeights, Residence, widened_bytes};

@@ -86,6 +86,9 @@ pub fn calibration(
 ) -> Result<Windows> {
     let tokenizer = tokenizer(model)?;
     match data {
+        Some(range) if is_token_file(&range.path) => {
+            Ok(token_windows(&range.path, "calibration", tokenizer.vocab_size())?)
+        }
         Some(range) => {
             let encode = |text: &str| encode(&tokenizer, text);
             Ok(sample_windows(range, count, length, seed, &encode)?)

@@ -37,7 +37,7 @@ pub fn run(a: &Eval, ui: &Ui) -> Result<()> {
     let perplexity = SampleLoss::mean(&losses).exp();
     let predictions: usize = losses.iter().map(|l| l.count).sum();
     let document = serde_json::json!({"task": "perplexity", "perplexity": perplexity, "windows": losses.len(),
-        "tokens": a.tokens, "predictions": predictions, "source": source, "data_fingerprint": fingerprint,
+        "tokens": predictions / losses.len().max(1) + 1, "predictions": predictions, "source": source, "data_fingerprint": fingerprint,
         "seconds": seconds});
     ui.result(&document, || {
         format!(
@@ -50,6 +50,9 @@ pub fn run(a: &Eval, ui: &Ui) -> Result<()> {
 
 fn windows(a: &Eval, model: &Model, device: &Device, ui: &Ui) -> Result<Windows> {
     let tokenizer = tokenizer(model)?;
+    if let Some(range) = a.data.as_ref().filter(|r| is_token_file(&r.path)) {
+        return Ok(token_windows(&range.path, "evaluation", tokenizer.vocab_size())?);
+    }
     if let Some(range) = &a.data {
         let encode = |text: &str| encode(&tokenizer, text);
         return Ok(even_windows(range, a.windows, a.tokens, &encode)?);

@@ -36,16 +36,6 @@ pub fn score(
         model.weights("scoring")?;
     }
     let graph = model.graph()?;
-    let settings = Settings {
-        criterion,
-        unit: options.unit,
-        protect: options.protect,
-        iterative: options.iterative,
-        screen: options.screen,
-        samples: if criterion.needs_data() { options.samples } else { 0 },
-        tokens: if criterion.needs_data() { options.tokens } else { 0 },
-        seed: options.seed,
-    };
     let device = Device::by_name(&options.run_on)?;
     let (parts, _) = units(graph, options.unit)?;
     let activations = activation_bytes(model, options.samples, options.tokens, parts.len());
@@ -65,6 +55,19 @@ pub fn score(
         }
         false => None,
     };
+    // What the data turned out to be: a file of token windows brings its own sizes.
+    let ids = objective.as_ref().map(|o| &o.windows().ids);
+    let size = ids.map_or((0, 0), |ids| (ids.len(), ids.first().map_or(0, Vec::len)));
+    let settings = Settings {
+        criterion,
+        unit: options.unit,
+        protect: options.protect,
+        iterative: options.iterative,
+        screen: options.screen,
+        samples: size.0,
+        tokens: size.1,
+        seed: options.seed,
+    };
     let fingerprint = model.fingerprint()?;
     let on = Scoring {
         graph,
@@ -73,7 +76,7 @@ pub fn score(
         device: &device,
         fingerprint: &fingerprint,
         tool: TOOL,
-        group: options.samples.div_ceil(5).max(1),
+        group: size.0.div_ceil(5).max(1),
     };
     let bar = ui.bar("scoring");
     let found = depth::score(&on, &settings, out, &mut |done, total| {
