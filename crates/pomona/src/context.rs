@@ -10,6 +10,7 @@ use pomona_task::{
     ModelWeights, NextToken, Residence, SelfText, TextRange, Windows, sample_windows, self_generated,
     widened_bytes,
 };
+use pomona_task::{is_token_file, token_windows};
 
 use crate::ui::Ui;
 

@@ -6,6 +6,7 @@ use anyhow::Result;
 use pomona_exec::Device;
 use pomona_models::Model;
 use pomona_task::{ModelWeights, Residence, SampleLoss, Windows, even_windows, window_losses};
+use pomona_task::{is_token_file, token_windows};
 
 use crate::args::{Eval, Task};
 use crate::context::{activation_bytes, encode, objective, open_model, own_text, residence, tokenizer};
