@@ -1,2 +1,61 @@
-//! Races between Pomona and its peers.
-fn main() {}
+//! Races between Pomona and its peers: our side and the peer's in one sitting, interleaved, medians, ratio, peak memory.
+
+mod child;
+mod depth_apply;
+mod score_blocks;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Races between Pomona and its peers.
+#[derive(Debug, Parser)]
+#[command(name = "pomona-bench", version)]
+struct Cli {
+    /// Print one JSON document on stdout
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    race: Race,
+}
+
+#[derive(Debug, Subcommand)]
+enum Race {
+    /// Leave-one-out perplexity of every block: the sweep against whole passes and against PyTorch
+    ScoreBlocks(score_blocks::Args),
+    /// Blocks out of a large checkpoint: `pomona apply` against `cp` of the written bytes and against mergekit
+    DepthApply(depth_apply::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match &cli.race {
+        Race::ScoreBlocks(a) => score_blocks::run(a),
+        Race::DepthApply(a) => depth_apply::run(a),
+    };
+    let printed = result.and_then(|document| {
+        let text = if cli.json { serde_json::to_string_pretty(&document)? } else { lines(&document) };
+        Ok(writeln!(std::io::stdout(), "{text}")?)
+    });
+    match printed {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            let _ = writeln!(std::io::stderr(), "error: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// One line a field.
+fn lines(document: &serde_json::Value) -> String {
+    let fields = document.as_object().into_iter().flatten();
+    fields.map(|(k, v)| format!("{k:<28}{v}")).collect::<Vec<_>>().join("\n")
+}
+
+/// The middle of the values.
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+}
