@@ -1,18 +1,32 @@
 //! Importers and exporters between model files and graphs.
+//!
+//! [`open`] reads a model: config and headers become a graph, and a recipe says how each tensor of the graph comes from the
+//! files. [`save`] writes an edited one: recipes compose, what importer and exporter did cancels out, and untouched tensors
+//! are copied byte for byte whatever their encoding.
 
 mod config;
+mod config_edit;
 mod decoder;
 mod error;
 mod families;
+mod fingerprint;
 mod gguf;
+mod init;
 mod manifest;
 mod model;
 mod opaque;
 mod open;
 pub mod recipe_exec;
+mod save;
+mod stock;
 pub mod tokenizer;
+mod verify;
 
 pub use error::{ModelError, Result};
 pub use families::known_types;
+pub use init::{InitOptions, init};
 pub use model::{Component, Model, SourceKind};
+pub use opaque::apply_opaque;
 pub use open::open;
+pub use save::{Figure, OutputFormat, SaveOptions, SavedReport, check_format, representable, save};
+pub use verify::verify_output;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use pomona_graph::{Expr, Graph, Plan, Recipe, SourceTensor};
-use pomona_store::{Checkpoint, Encoding};
+use pomona_store::Checkpoint;
 use serde_json::Value;
 
 use crate::error::{ModelError, Result, not_a_model, tensor_error};
@@ -178,10 +178,4 @@ pub(crate) fn import_by_name(
         });
     }
     Ok(Recipe { outputs })
-}
-
-/// The encoding that a graph writes as a name.
-pub(crate) fn encoding(path: &Path, tensor: &str, dtype: &str) -> Result<Encoding> {
-    Encoding::from_name(dtype)
-        .ok_or_else(|| tensor_error(path, tensor, format!("has the unknown encoding `{dtype}`")))
 }

@@ -7,7 +7,7 @@ use pomona_graph::{Edit, Expr, Graph, GraphError, Recipe, RecipeOutput, Role, Te
 use pomona_store::Checkpoint;
 use serde_json::Value;
 
-use crate::error::{ModelError, Result, not_a_model};
+use crate::error::{ModelError, Result};
 use crate::families::known_types;
 use crate::model::{Component, Model, SourceKind};
 
@@ -132,17 +132,4 @@ pub fn apply_opaque(graph: &Graph, edits: &[Edit]) -> Result<(Graph, Recipe)> {
     }
     let copies = Recipe::identity(out.tensors.iter().map(|t| (t.name.as_str(), t.shape.as_slice())));
     Ok((out, copies))
-}
-
-/// The model's only list of blocks, where a config key counts it.
-///
-/// # Errors
-/// [`ModelError::NotAModel`] where there is none, or several of one length.
-pub(crate) fn blocks_of(path: &Path, graph: &Graph) -> Result<String> {
-    let lists = block_lists(graph);
-    match lists.as_slice() {
-        [one] => Ok(one.clone()),
-        [] => Err(not_a_model(path, "has no stack of equal, numbered blocks")),
-        many => Err(not_a_model(path, format!("has several stacks of blocks ({})", many.join(", ")))),
-    }
 }

@@ -1,6 +1,8 @@
 //! Shapes from configs and files.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
+mod common;
+
 use pomona_models::{SourceKind, open};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -59,4 +61,145 @@ fn real_gguf_opens_and_materialises() {
     let file = model.checkpoint.as_ref().unwrap();
     let info = file.info("blk.3.attn_q.weight").unwrap();
     assert_eq!(q[576..2 * 576], file.decode_rows(info, 2..3).unwrap());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_hub_snapshot_of_links_opens() {
+    let dir = TempDir::new().unwrap();
+    let source = common::checkpoint(dir.path(), &common::config("llama"), pomona_store::Encoding::F32, 100_000);
+    let (blobs, snapshot) = (dir.path().join("blobs"), dir.path().join("snapshots/abc"));
+    std::fs::create_dir_all(&blobs).unwrap();
+    std::fs::create_dir_all(&snapshot).unwrap();
+    for (i, entry) in std::fs::read_dir(&source).unwrap().enumerate() {
+        let entry = entry.unwrap();
+        std::fs::rename(entry.path(), blobs.join(i.to_string())).unwrap();
+        let link = std::path::Path::new("../../blobs").join(i.to_string());
+        std::os::unix::fs::symlink(link, snapshot.join(entry.file_name())).unwrap();
+    }
+    let model = open(&snapshot).unwrap();
+    assert!(model.checkpoint.as_ref().unwrap().files().count() > 2);
+    let name = "model.layers.2.mlp.down_proj.weight";
+    assert!(model.materialise(name).unwrap().iter().any(|v| *v != 0.0));
+    let (graph, recipe) = common::without(&model, &[0]);
+    let out = pomona_models::save(
+        &model,
+        &graph,
+        &recipe,
+        &pomona_models::SaveOptions::default(),
+        dir.path().join("out"),
+        &mut |_, _| {},
+    )
+    .unwrap();
+    assert!(out.path.join("config.json").is_file());
+}
+
+#[test]
+fn fingerprints_tell_models_apart() {
+    let dir = TempDir::new().unwrap();
+    let c = common::config("llama");
+    let source = common::checkpoint(dir.path(), &c, pomona_store::Encoding::F32, u64::MAX);
+    let (model, bare) = (open(&source).unwrap(), open(source.join("config.json")).unwrap());
+    let (full, shapes) = (model.fingerprint().unwrap(), bare.fingerprint().unwrap());
+    assert!(full.starts_with("blake3:") && shapes.starts_with("shapes:"));
+    assert!(model.matches(&full).unwrap() && model.matches(&shapes).unwrap());
+    assert!(bare.matches(&shapes).unwrap() && !bare.matches(&full).unwrap());
+    let mut other = c.clone();
+    other["rope_theta"] = json!(20000.0);
+    let (_dir, path) = config(&other);
+    assert!(!model.matches(&open(path).unwrap().fingerprint().unwrap()).unwrap());
+    other["rope_theta"] = c["rope_theta"].clone();
+    other["transformers_version"] = json!("9");
+    let (_dir, path) = config(&other);
+    assert!(model.matches(&open(path).unwrap().fingerprint().unwrap()).unwrap());
+    let elsewhere = dir.path().join("other");
+    std::fs::create_dir(&elsewhere).unwrap();
+    let seeded = pomona_models::InitOptions { seed: 8, dtype: pomona_store::Encoding::F32, ..Default::default() };
+    let other = pomona_models::init(&source, &seeded, elsewhere.join("m"), &mut |_, _| {}).unwrap();
+    assert!(!open(&other).unwrap().matches(&full).unwrap());
+    assert!(open(&other).unwrap().matches(&shapes).unwrap());
+    let same = pomona_models::InitOptions { seed: 7, dtype: pomona_store::Encoding::F32, ..Default::default() };
+    let same = pomona_models::init(&source, &same, elsewhere.join("same"), &mut |_, _| {}).unwrap();
+    assert!(open(&same).unwrap().matches(&full).unwrap(), "the same seed gives the same bytes");
+}
+
+#[test]
+fn wrong_configs_are_named() {
+    let table: &[(&str, Value, &str)] = &[
+        ("num_hidden_layers", json!(null), "is missing"),
+        ("num_hidden_layers", json!("4"), "is \"4\"; a whole number from 1"),
+        ("num_hidden_layers", json!(0), "is 0"),
+        ("num_hidden_layers", json!(1_000_000), "at most 16384"),
+        ("hidden_size", json!(-1), "is -1"),
+        ("hidden_size", json!(1e300), "a whole number"),
+        ("hidden_size", json!(62), "a multiple of num_attention_heads (4)"),
+        ("num_key_value_heads", json!(3), "a divisor of num_attention_heads (4)"),
+        ("head_dim", json!(15), "an even number"),
+        ("hidden_act", json!("xielu"), "is \"xielu\"; known are silu"),
+        ("torch_dtype", json!("int3"), "is \"int3\""),
+        ("rms_norm_eps", json!("x"), "a number above 0"),
+        ("tie_word_embeddings", json!(1), "true or false"),
+        ("rope_scaling", json!({"rope_type": "yarn", "factor": 4}), "is \"yarn\"; default, linear and llama3"),
+        ("rope_scaling", json!({"type": "dynamic", "factor": 4}), "is \"dynamic\""),
+        ("rope_scaling", json!({"type": "linear"}), "is missing"),
+        ("rope_scaling", json!(3), "an object was expected"),
+        ("rope_parameters", json!({"full_attention": {"rope_theta": 1.0}}), "differs by layer type"),
+        ("partial_rotary_factor", json!(0.5), "1 was expected"),
+        ("model_type", json!("gpt_dunno"), "known are llama, mistral, qwen2"),
+        ("model_type", json!(null), "is missing"),
+    ];
+    for (key, value, wanted) in table {
+        let mut c = common::config("llama");
+        c[*key] = value.clone();
+        let (_dir, path) = config(&c);
+        let message = open(&path).unwrap_err().to_string();
+        assert!(message.contains(wanted), "{key}: {message}");
+        assert!(message.contains(key) && message.contains("config.json"), "{key}: {message}");
+    }
+    let mut c = common::config("qwen2");
+    c["layer_types"] = json!(["full_attention"]);
+    let (_dir, path) = config(&c);
+    let message = open(&path).unwrap_err().to_string();
+    assert!(message.contains("has 1 entries; one for each of 4 blocks"), "{message}");
+}
+
+#[test]
+fn both_layouts_of_rotary_settings_mean_the_same() {
+    let mut old = common::config("llama");
+    old["rope_theta"] = json!(5e5);
+    old["rope_scaling"] = json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192});
+    let mut new = common::config("llama");
+    new.as_object_mut().unwrap().remove("rope_theta");
+    let mut parameters = old["rope_scaling"].clone();
+    parameters["rope_theta"] = json!(5e5);
+    new["rope_parameters"] = parameters;
+    let graphs = [old, new].map(|c| {
+        let (_dir, path) = config(&c);
+        open(path).unwrap().graph().unwrap().clone()
+    });
+    assert_eq!(graphs[0], graphs[1]);
+}
+
+#[test]
+fn weights_that_do_not_fit_are_named() {
+    let dir = TempDir::new().unwrap();
+    let source = common::checkpoint(dir.path(), &common::config("llama"), pomona_store::Encoding::F32, u64::MAX);
+    for (key, value, wanted) in [
+        ("intermediate_size", json!(112), "has shape [96, 64] in the file; the config asks for [112, 64]"),
+        ("num_hidden_layers", json!(5), "`model.layers.4.input_layernorm.weight` is not in the checkpoint"),
+    ] {
+        let mut c = common::config("llama");
+        c[key] = value;
+        std::fs::write(source.join("config.json"), c.to_string()).unwrap();
+        let message = open(&source).unwrap_err().to_string();
+        assert!(message.contains(wanted), "{message}");
+    }
+    for (name, wanted) in [("model.onnx", "`.onnx` files are not read"), ("m.pth", "`.pth` files are not read")] {
+        let path = dir.path().join(name);
+        std::fs::write(&path, "x").unwrap();
+        let message = open(&path).unwrap_err().to_string();
+        assert!(message.contains(wanted) && message.contains(".gguf"), "{message}");
+    }
+    let message = open(dir.path().join("nowhere")).unwrap_err().to_string();
+    assert!(message.contains("does not exist"), "{message}");
 }

@@ -85,16 +85,16 @@ pub fn calibration(
     (count, length, seed): (usize, usize, u64),
     ui: &Ui,
 ) -> Result<Windows> {
-    let tokenizer = tokenizer(model)?;
     match data {
         Some(range) if is_token_file(&range.path) => {
-            Ok(token_windows(&range.path, "calibration", tokenizer.vocab_size())?)
+            Ok(token_windows(&range.path, "calibration", vocabulary(model)?)?)
         }
         Some(range) => {
+            let tokenizer = tokenizer(model)?;
             let encode = |text: &str| encode(&tokenizer, text);
             Ok(sample_windows(range, count, length, seed, &encode)?)
         }
-        None => own_text(model, &tokenizer, weights, device, (count, length, seed), ui),
+        None => own_text(model, &tokenizer(model)?, weights, device, (count, length, seed), ui),
     }
 }
 
@@ -119,6 +119,13 @@ pub fn own_text(
     });
     bar.finish_and_clear();
     Ok(windows?)
+}
+
+/// Number of tokens that the model predicts among.
+pub fn vocabulary(model: &Model) -> Result<usize> {
+    let graph = model.graph()?;
+    let logits = graph.output("logits").and_then(|v| graph.value(v).shape.last());
+    Ok(logits.context("the model has no output `logits`: it is not a language model")?.size("vocabulary")?)
 }
 
 /// Token ids of a text, with what the tokenizer puts in front of a sequence.

@@ -1,6 +1,138 @@
-//! A graph to GGUF: names, row order, rotary divisors.
+//! A graph to GGUF: metadata and rotary divisors.
 
-use pomona_graph::RopeScaling;
+use pomona_graph::{Activation, Expr, Graph, Op, RopeAttrs, RopeScaling};
+use pomona_store::{Encoding, Format, GgufValue};
+use serde_json::Value;
+
+use super::import::ROPE_FREQS;
+use super::metadata::cut_metadata;
+use crate::config::Fields;
+use crate::error::Result;
+use crate::model::Model;
+use crate::stock::StockForm;
+use crate::tokenizer::Tokenizer;
+
+const FILE_TYPE: &str = "general.file_type";
+
+/// Why llama.cpp could not run this model from GGUF; empty where it can.
+pub(crate) fn refusals(model: &Model) -> Vec<String> {
+    let Some(family) = model.family().filter(|_| !model.is_opaque()) else {
+        return vec![format!("\"{}\" has no GGUF layout here", model.architecture)];
+    };
+    let described = Fields::new(&model.path, &model.config).and_then(|f| family.describe(&f));
+    match described {
+        Ok(d) if d.activation != Activation::Silu => {
+            vec![format!("its activation is {:?}; llama.cpp computes SiLU for this architecture", d.activation)]
+        }
+        Ok(_) => Vec::new(),
+        Err(e) => vec![e.to_string()],
+    }
+}
+
+/// Metadata of the output: the source's own, cut to the new depth, or made from config and tokenizer.
+pub(crate) fn metadata(
+    model: &Model,
+    form: &StockForm,
+    main: Option<Encoding>,
+    notes: &mut Vec<String>,
+) -> Result<Vec<(String, GgufValue)>> {
+    if let Some(file) = model.checkpoint.as_ref().filter(|c| c.format() == Format::Gguf) {
+        let mut out = cut_metadata(file.gguf_metadata(), form.depth, &form.kept);
+        let before = file.gguf(FILE_TYPE).and_then(GgufValue::as_u64);
+        // A file of mixed types keeps its own number unless everything was decoded.
+        if let (Some(now), true) = (main.and_then(file_type), before.is_some())
+            && let Some((_, value)) = out.iter_mut().find(|(k, _)| k == FILE_TYPE)
+        {
+            *value = GgufValue::U32(now);
+        }
+        return Ok(out);
+    }
+    made(model, form, main, notes)
+}
+
+/// llama.cpp's number for files whose matrices are of one plain type.
+fn file_type(encoding: Encoding) -> Option<u32> {
+    match encoding {
+        Encoding::F32 => Some(0),
+        Encoding::F16 => Some(1),
+        Encoding::Bf16 => Some(32),
+        _ => None,
+    }
+}
+
+fn made(
+    model: &Model,
+    form: &StockForm,
+    main: Option<Encoding>,
+    notes: &mut Vec<String>,
+) -> Result<Vec<(String, GgufValue)>> {
+    let fields = Fields::new(&model.path, &form.config)?;
+    let Some(family) = model.family() else { return Ok(Vec::new()) };
+    let d = family.describe(&fields)?;
+    let arch = family.gguf;
+    let text = |s: &str| GgufValue::String(s.to_owned());
+    let size = |n: usize| GgufValue::U32(u32::try_from(n).unwrap_or(u32::MAX));
+    let mut out = vec![
+        ("general.architecture".to_owned(), text(arch)),
+        ("general.type".to_owned(), text("model")),
+        ("general.name".to_owned(), text(&crate::save::source_name(model))),
+        ("general.quantization_version".to_owned(), GgufValue::U32(2)),
+    ];
+    if let Some(number) = main.and_then(file_type) {
+        out.push((FILE_TYPE.to_owned(), GgufValue::U32(number)));
+    }
+    let mut put = |key: &str, value: GgufValue| out.push((format!("{arch}.{key}"), value));
+    // llama.cpp has no window for these architectures: within the window the two agree.
+    let window = d.layers.iter().filter_map(|l| l.window).min().unwrap_or(usize::MAX);
+    let context = fields.size_or("max_position_embeddings", 2048)?;
+    if window < context {
+        notes.push(format!("the context is {window} tokens, the window of attention, instead of {context}"));
+    }
+    let first = d.layers.first();
+    put("block_count", size(d.layers.len()));
+    put("context_length", size(context.min(window)));
+    put("embedding_length", size(d.width));
+    put("feed_forward_length", size(first.map_or(0, |l| l.feed_forward)));
+    put("attention.head_count", size(first.map_or(0, |l| l.heads)));
+    put("attention.head_count_kv", size(first.map_or(0, |l| l.kv_heads)));
+    put("attention.key_length", size(d.head_dim));
+    put("attention.value_length", size(d.head_dim));
+    put("attention.layer_norm_rms_epsilon", GgufValue::F32(d.eps as f32));
+    put("rope.dimension_count", size(d.head_dim));
+    put("rope.freq_base", GgufValue::F32(d.rope_theta as f32));
+    put("vocab_size", size(d.vocab));
+    if let RopeScaling::Linear { factor } = d.rope_scaling {
+        put("rope.scaling.type", text("linear"));
+        put("rope.scaling.factor", GgufValue::F32(factor as f32));
+    }
+    match tokenizer(model, d.vocab) {
+        Ok(Some(entries)) => out.extend(entries),
+        Ok(None) => notes.push("no tokenizer is written: there is no tokenizer.json".to_owned()),
+        Err(e) => notes.push(format!("no tokenizer is written: {e}")),
+    }
+    Ok(out)
+}
+
+fn tokenizer(model: &Model, rows: usize) -> Result<Option<Vec<(String, GgufValue)>>> {
+    if !model.path.join("tokenizer.json").is_file() {
+        return Ok(None);
+    }
+    Ok(Some(Tokenizer::from_dir(&model.path)?.gguf_metadata(rows)?))
+}
+
+/// The tensor of rotary divisors that the file needs; none where the frequencies are plain.
+pub(crate) fn rope_divisors(model: &Model, graph: &Graph) -> Option<Expr> {
+    let rope = graph.nodes.iter().find_map(|n| if let Op::Rope(r) = &n.op { Some(r) } else { None })?;
+    if model.checkpoint.as_ref().is_some_and(|c| c.format() == Format::Gguf && c.get(ROPE_FREQS).is_some()) {
+        return Some(Expr::copy(ROPE_FREQS));
+    }
+    let RopeAttrs { rotary, theta, scaling, .. } = rope;
+    let values = match scaling {
+        RopeScaling::Divisors { divisors } => divisors.iter().map(|d| *d as f32).collect(),
+        other => llama3_divisors(other, *theta, rotary / 2)?,
+    };
+    Some(Expr::Literal { shape: vec![values.len()], values })
+}
 
 /// Divisors of the rotary frequencies under Llama 3's rule; none for other rules.
 pub(super) fn llama3_divisors(scaling: &RopeScaling, theta: f64, pairs: usize) -> Option<Vec<f32>> {
@@ -21,4 +153,18 @@ pub(super) fn llama3_divisors(scaling: &RopeScaling, theta: f64, pairs: usize) -
         }
     };
     Some((0..pairs).map(|i| divisor(i) as f32).collect())
+}
+
+/// `rope_scaling` of a config for Llama 3's rule.
+pub(super) fn llama3_config(scaling: &RopeScaling) -> Option<Value> {
+    let &RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_context } = scaling else {
+        return None;
+    };
+    Some(serde_json::json!({
+        "rope_type": "llama3",
+        "factor": factor,
+        "low_freq_factor": low_freq_factor,
+        "high_freq_factor": high_freq_factor,
+        "original_max_position_embeddings": original_context,
+    }))
 }

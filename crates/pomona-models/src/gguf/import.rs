@@ -1,7 +1,6 @@
 //! GGUF to a graph: config from the metadata, names, and rows in the graph's order.
 
-use pomona_graph::{Graph, Recipe, RecipeOutput, RopeScaling};
-use pomona_graph::Expr;
+use pomona_graph::{Expr, Graph, Recipe, RecipeOutput, RopeScaling};
 use pomona_store::{Checkpoint, Encoding, GgufValue};
 use serde_json::{Value, json};
 
@@ -14,7 +13,7 @@ use crate::error::{Result, tensor_error};
 use crate::families::{self, Family};
 
 /// A tensor that holds rotary divisors instead of weights.
-pub(super) const ROPE_FREQS: &str = "rope_freqs.weight";
+pub(crate) const ROPE_FREQS: &str = "rope_freqs.weight";
 
 /// What a GGUF file means.
 pub(crate) struct Imported {
@@ -27,6 +26,21 @@ pub(crate) struct Imported {
 
 /// Reads header and metadata into a graph.
 pub(crate) fn import(file: &Checkpoint) -> Result<Imported> {
+    let (config, family, decoder) = read(file)?;
+    let mut graph = decoder.graph("f32")?;
+    let import = recipe(file, family, &decoder, &mut graph)?;
+    let unused = unused(file, &graph)?;
+    Ok(Imported { config, family, graph, import, unused })
+}
+
+/// The graph that the file's metadata mean once only these of its blocks are left.
+pub(crate) fn cut_graph(file: &Checkpoint, kept: &[usize]) -> Result<Graph> {
+    let mut decoder = read(file)?.2;
+    decoder.layers = kept.iter().filter_map(|i| decoder.layers.get(*i)).cloned().collect();
+    Ok(decoder.graph("f32")?)
+}
+
+fn read(file: &Checkpoint) -> Result<(Value, &'static Family, Decoder)> {
     let meta = Metadata::new(file)?;
     let family = match meta.architecture() {
         "llama" => families::by_model_type("llama"),
@@ -40,10 +54,7 @@ pub(crate) fn import(file: &Checkpoint) -> Result<Imported> {
     })?;
     let config = config(file, &meta, family)?;
     let decoder = describe(file, &meta, family, &config)?;
-    let mut graph = decoder.graph("f32")?;
-    let import = recipe(file, family, &decoder, &mut graph)?;
-    let unused = unused(file, &graph)?;
-    Ok(Imported { config, family, graph, import, unused })
+    Ok((config, family, decoder))
 }
 
 /// The config that transformers would have for this file.
@@ -176,24 +187,15 @@ fn divisors(file: &Checkpoint, head_dim: usize) -> Result<Option<Vec<f32>>> {
 /// The `rope_scaling` of Llama 3.1 and later that gives these divisors; none where another rule made them.
 fn as_llama3(divisors: &[f32], theta: f64) -> Option<Value> {
     let factor = f64::from(divisors.iter().copied().fold(0.0, f32::max));
-    let original = 8192;
     let wanted = RopeScaling::Llama3 {
         factor,
         low_freq_factor: 1.0,
         high_freq_factor: 4.0,
-        original_context: original,
+        original_context: 8192,
     };
     let ours = super::export::llama3_divisors(&wanted, theta, divisors.len())?;
     let close = ours.iter().zip(divisors).all(|(a, b)| (a - b).abs() <= 1e-4 * b.abs());
-    close.then(|| {
-        json!({
-            "rope_type": "llama3",
-            "factor": factor,
-            "low_freq_factor": 1.0,
-            "high_freq_factor": 4.0,
-            "original_max_position_embeddings": original,
-        })
-    })
+    if close { super::export::llama3_config(&wanted) } else { None }
 }
 
 /// Copies, with the rows of q and k put into the graph's order where the file has them in pairs.

@@ -6,7 +6,7 @@ mod metadata;
 mod names;
 mod rows;
 
-
-pub(crate) use import::import;
-
+pub(crate) use export::{metadata, refusals, rope_divisors};
+pub(crate) use import::{ROPE_FREQS, cut_graph, import};
 pub(crate) use names::file_name;
+pub(crate) use rows::{from_pairs, to_pairs};

@@ -13,7 +13,7 @@ pub(super) fn rotary(name: &str) -> Option<bool> {
 }
 
 /// Row `h*d + s*d/2 + j` of the graph's tensor is row `h*d + 2j + s` of the file's.
-pub(super) fn from_pairs(heads: usize, head_dim: usize, file: Expr) -> Expr {
+pub(crate) fn from_pairs(heads: usize, head_dim: usize, file: Expr) -> Expr {
     let half = head_dim / 2;
     let row = |h: usize, s: usize, j: usize| (h * head_dim + 2 * j + s) as u32;
     let head = |h| (0..2).flat_map(move |s| (0..half).map(move |j| row(h, s, j)));
@@ -21,7 +21,7 @@ pub(super) fn from_pairs(heads: usize, head_dim: usize, file: Expr) -> Expr {
 }
 
 /// The reverse: row `h*d + 2j + s` of the file is row `h*d + s*d/2 + j` of the graph's tensor.
-pub(super) fn to_pairs(heads: usize, head_dim: usize, graph: Expr) -> Expr {
+pub(crate) fn to_pairs(heads: usize, head_dim: usize, graph: Expr) -> Expr {
     let half = head_dim / 2;
     let row = |h: usize, j: usize, s: usize| (h * head_dim + s * half + j) as u32;
     let head = |h| (0..half).flat_map(move |j| (0..2).map(move |s| row(h, j, s)));

@@ -9,7 +9,9 @@ use pomona_task::{ModelWeights, Residence, SampleLoss, Windows, even_windows, wi
 use pomona_task::{is_token_file, token_windows};
 
 use crate::args::{Eval, Task};
-use crate::context::{activation_bytes, encode, objective, open_model, own_text, residence, tokenizer};
+use crate::context::{
+    activation_bytes, encode, objective, open_model, own_text, residence, tokenizer, vocabulary,
+};
 use crate::ui::Ui;
 
 /// Windows of text that a model writes itself, where no number is given.
@@ -50,10 +52,10 @@ pub fn run(a: &Eval, ui: &Ui) -> Result<()> {
 }
 
 fn windows(a: &Eval, model: &Model, device: &Device, ui: &Ui) -> Result<Windows> {
-    let tokenizer = tokenizer(model)?;
     if let Some(range) = a.data.as_ref().filter(|r| is_token_file(&r.path)) {
-        return Ok(token_windows(&range.path, "evaluation", tokenizer.vocab_size())?);
+        return Ok(token_windows(&range.path, "evaluation", vocabulary(model)?)?);
     }
+    let tokenizer = tokenizer(model)?;
     if let Some(range) = &a.data {
         let encode = |text: &str| encode(&tokenizer, text);
         return Ok(even_windows(range, a.windows, a.tokens, &encode)?);

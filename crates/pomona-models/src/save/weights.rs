@@ -1,0 +1,155 @@
+//! Which tensors an output has, under which names and types, and how each is made.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use pomona_graph::{Expr, Graph, Op, Recipe, RecipeOutput};
+use pomona_store::{Checkpoint, Encoding, Format, TensorSpec};
+
+use crate::error::{Result, tensor_error};
+use crate::gguf;
+use crate::model::Model;
+use crate::recipe_exec::{WriteItem, result_of, sources};
+use crate::stock::StockForm;
+
+/// The tensors of an output.
+pub(crate) struct Planned {
+    /// In the order of writing.
+    pub items: Vec<WriteItem>,
+    /// How the edited graph's tensors come back from the output's.
+    pub import: Recipe,
+    /// Encoding of each graph tensor in the output.
+    pub dtypes: BTreeMap<String, String>,
+}
+
+struct Planner<'a> {
+    path: PathBuf,
+    checkpoint: Option<&'a Checkpoint>,
+    planned: Planned,
+}
+
+impl<'a> Planner<'a> {
+    fn new(path: &Path, checkpoint: Option<&'a Checkpoint>) -> Self {
+        let planned = Planned { items: Vec::new(), import: Recipe::default(), dtypes: BTreeMap::new() };
+        Self { path: path.to_owned(), checkpoint, planned }
+    }
+
+    /// The expression in its output type, simplified, as an item.
+    fn item(&mut self, name: String, expr: Expr, choose: impl Fn(Encoding, &[usize]) -> Encoding) -> Result<&WriteItem> {
+        let (shape, encoding) = result_of(&expr, self.checkpoint)?;
+        let target = choose(encoding, &shape);
+        let expr = if target == encoding { expr } else { expr.cast(target.name()) };
+        let one = Recipe { outputs: vec![RecipeOutput { name: name.clone(), shape: shape.clone(), expr }] };
+        let expr = one.simplified(&sources(self.checkpoint)).outputs.remove(0).expr;
+        let spec = TensorSpec { name, encoding: target, shape };
+        self.planned.items.push(WriteItem { spec, expr });
+        let at = self.planned.items.len() - 1;
+        Ok(&self.planned.items[at])
+    }
+
+    fn record(&mut self, tensor: &str, shape: &[usize], encoding: Encoding, import: Expr) {
+        self.planned.dtypes.insert(tensor.to_owned(), encoding.name().to_owned());
+        let output = RecipeOutput { name: tensor.to_owned(), shape: shape.to_vec(), expr: import };
+        self.planned.import.outputs.push(output);
+    }
+
+    /// Items in the order in which their sources lie in the files, so that neighbours are copied as one range.
+    fn finish(mut self) -> Planned {
+        if let Some(file) = self.checkpoint {
+            self.planned.items.sort_by_cached_key(|item| {
+                let mut first = None;
+                item.expr.visit_sources(&mut |n| first = first.or(file.get(n)));
+                first.map(|t| (t.file.clone(), t.offset))
+            });
+        }
+        self.planned
+    }
+}
+
+fn expr_of<'a>(path: &Path, whole: &'a Recipe, tensor: &str) -> Result<&'a Expr> {
+    let made = whole.output(tensor).map(|o| &o.expr);
+    made.ok_or_else(|| tensor_error(path, tensor, "of the edited graph is not made by its recipe"))
+}
+
+/// Whether the numbers are real ones that another floating type can hold: integers and truth values never change.
+fn is_float(encoding: Encoding) -> bool {
+    encoding.is_plain_float() || encoding.safetensors_name().is_none() || encoding.name().starts_with('f')
+}
+
+/// Tensors for safetensors; under stock names where there is a stock form.
+pub(super) fn safetensors(
+    model: &Model,
+    edited: &Graph,
+    whole: &Recipe,
+    form: Option<&StockForm>,
+    dtype: Option<Encoding>,
+) -> Result<Planned> {
+    let mut planner = Planner::new(&model.path, model.checkpoint.as_ref());
+    for t in &edited.tensors {
+        let expr = expr_of(&planner.path, whole, &t.name)?.clone();
+        let name = form.map_or_else(|| t.name.clone(), |f| f.numbers.apply(&t.name));
+        let keep = |e: Encoding| if e.safetensors_name().is_some() { e } else { Encoding::F32 };
+        let choose = |e: Encoding, _: &[usize]| if is_float(e) { dtype.unwrap_or(keep(e)) } else { e };
+        let encoding = planner.item(name.clone(), expr, choose)?.spec.encoding;
+        planner.record(&t.name, &t.shape, encoding, Expr::copy(name));
+    }
+    Ok(planner.finish())
+}
+
+/// Tensors for GGUF.
+pub(super) fn gguf(
+    model: &Model,
+    edited: &Graph,
+    whole: &Recipe,
+    form: &StockForm,
+    dtype: Option<Encoding>,
+) -> Result<Planned> {
+    let from_gguf = model.checkpoint.as_ref().is_some_and(|c| c.format() == Format::Gguf);
+    let mut planner = Planner::new(&model.path, model.checkpoint.as_ref());
+    let pairs = model.family().is_some_and(|f| f.gguf_pairs);
+    // llama.cpp's kernels take norms and biases as f32 only; a file that it wrote itself stays as it is.
+    let choose = |e: Encoding, shape: &[usize]| match dtype {
+        _ if !is_float(e) => e,
+        None if from_gguf => e,
+        _ if shape.len() < 2 => Encoding::F32,
+        Some(d) => d,
+        None if e.ggml_type().is_some() => e,
+        None => Encoding::F32,
+    };
+    for t in &edited.tensors {
+        let expr = expr_of(&planner.path, whole, &t.name)?.clone();
+        let name = gguf::file_name(&form.numbers.apply(&t.name))
+            .ok_or_else(|| tensor_error(&planner.path, &t.name, "has no name in GGUF"))?;
+        let heads = if pairs { rotary_heads(edited, &t.name) } else { None };
+        let copy = Expr::copy(&name);
+        let (expr, import) = match heads {
+            Some((heads, dim)) => (gguf::to_pairs(heads, dim, expr), gguf::from_pairs(heads, dim, copy)),
+            None => (expr, copy),
+        };
+        let encoding = planner.item(name, expr, choose)?.spec.encoding;
+        planner.record(&t.name, &t.shape, encoding, import);
+    }
+    if let Some(divisors) = gguf::rope_divisors(model, edited) {
+        planner.item(gguf::ROPE_FREQS.to_owned(), divisors, |e, _| e)?;
+    }
+    Ok(planner.finish())
+}
+
+/// Heads and their width where a tensor's rows are turned: those of the rotary node beside its projection.
+fn rotary_heads(graph: &Graph, tensor: &str) -> Option<(usize, usize)> {
+    let (module, _) = tensor.rsplit_once('.')?;
+    let node = graph.find_node(&(module.strip_suffix("_proj")?.to_owned() + "_rope"))?;
+    match &graph.node(node).op {
+        Op::Rope(rope) => Some((rope.heads, rope.rotary)),
+        _ => None,
+    }
+}
+
+/// The encoding that holds most bytes: what the output calls its type.
+pub(crate) fn main_encoding(planned: &Planned) -> Option<Encoding> {
+    let mut bytes: BTreeMap<Encoding, u64> = BTreeMap::new();
+    for item in &planned.items {
+        *bytes.entry(item.spec.encoding).or_default() += item.spec.encoding.bytes_for(&item.spec.shape).unwrap_or(0);
+    }
+    bytes.into_iter().max_by_key(|(_, n)| *n).map(|(e, _)| e)
+}
