@@ -2,6 +2,7 @@
 
 mod child;
 mod depth_apply;
+mod outputs;
 mod score_blocks;
 
 use std::io::Write;
@@ -24,6 +25,8 @@ struct Cli {
 enum Race {
     /// Leave-one-out perplexity of every block: the sweep against whole passes and against PyTorch
     ScoreBlocks(score_blocks::Args),
+    /// Last logits and greedy tokens for prompts given as ids, for comparison with other run times
+    Outputs(outputs::Args),
     /// Blocks out of a large checkpoint: `pomona apply` against `cp` of the written bytes and against mergekit
     DepthApply(depth_apply::Args),
 }
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match &cli.race {
         Race::ScoreBlocks(a) => score_blocks::run(a),
+        Race::Outputs(a) => outputs::run(a),
         Race::DepthApply(a) => depth_apply::run(a),
     };
     let printed = result.and_then(|document| {
