@@ -58,6 +58,7 @@ const TABLE: &[(&str, u64, u64)] = &[
     ("tq2_0", 256, 66),
     ("mxfp4", 32, 17),
     ("nvfp4", 64, 36),
+    ("q1_0", 128, 18),
 ];
 
 /// The encoding of a short name (`bf16`, `q4_k`), in any letter case; none for one that is not known.

@@ -1,6 +1,6 @@
 //! An open checkpoint: tensors by name over memory-mapped files. Opening reads headers only.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -77,10 +77,7 @@ impl Checkpoint {
         }
         let map = map_file(path)?;
         if name.ends_with(".gguf") || map.starts_with(b"GGUF") {
-            let header = gguf::read::read(path, &map)?;
-            let mut out = Self::collect(Format::Gguf, path, [(path.to_owned(), map)].into(), header.tensors)?;
-            out.gguf = header.metadata;
-            return Ok(out);
+            return Self::open_gguf(path, map);
         }
         if name.ends_with(".safetensors") {
             let (tensors, metadata) = safetensors::read::read(path, &map)?;
@@ -90,8 +87,33 @@ impl Checkpoint {
         }
         Err(StoreError::NotACheckpoint {
             path: path.to_owned(),
-            message: "not a checkpoint that is read: give a .safetensors or .gguf file, or a directory with one".to_owned(),
+            message:
+                "not a checkpoint that is read: give a .safetensors or .gguf file, or a directory with one"
+                    .to_owned(),
         })
+    }
+
+    fn open_gguf(path: &Path, map: Mmap) -> Result<Checkpoint> {
+        let header = gguf::read::read(path, &map)?;
+        let Some(parts) = gguf::split::parts(path, &header.metadata)? else {
+            let mut out = Self::collect(Format::Gguf, path, [(path.to_owned(), map)].into(), header.tensors)?;
+            out.gguf = header.metadata;
+            return Ok(out);
+        };
+        let (mut maps, mut tensors, mut metadata) = (BTreeMap::new(), Vec::new(), None);
+        for part in parts {
+            let map = map_file(&part)?;
+            let header = gguf::read::read(&part, &map)?;
+            tensors.extend(header.tensors);
+            // The first part has the model's metadata, the others only their number.
+            metadata.get_or_insert(header.metadata);
+            maps.insert(part, map);
+        }
+        let metadata = metadata.unwrap_or_default();
+        gguf::split::check_count(path, &metadata, tensors.len())?;
+        let mut out = Self::collect(Format::Gguf, path, maps, tensors)?;
+        out.gguf = gguf::split::without_split(metadata);
+        Ok(out)
     }
 
     fn open_directory(dir: &Path) -> Result<Checkpoint> {
@@ -116,10 +138,11 @@ impl Checkpoint {
             let first = all.next().cloned();
             stem.or(if all.next().is_none() { first } else { None })
         };
-        for end in [".safetensors", ".gguf"] {
-            if let Some(file) = only(end) {
-                return Self::open(dir.join(file));
-            }
+        let first_parts: Vec<&String> =
+            names.iter().filter(|n| n.contains("-00001-of-") && n.ends_with(".gguf")).collect();
+        let split = if let [one] = first_parts[..] { Some(one.clone()) } else { None };
+        if let Some(file) = only(".safetensors").or_else(|| only(".gguf")).or(split) {
+            return Self::open(dir.join(file));
         }
         Err(StoreError::NotACheckpoint {
             path: dir.to_owned(),
@@ -133,11 +156,11 @@ impl Checkpoint {
     fn open_shards(index: &Path) -> Result<Checkpoint> {
         let mut maps = BTreeMap::new();
         let mut tensors = Vec::new();
-        for (shard, wanted) in safetensors::read::read_index(index)? {
+        for (shard, wanted) in safetensors::read_index(index)? {
             let map = map_file(&shard)?;
             let (found, _) = safetensors::read::read(&shard, &map)?;
-            let missing = wanted.iter().find(|w| !found.iter().any(|t| t.name == **w));
-            if let Some(name) = missing {
+            let there: HashSet<&str> = found.iter().map(|t| t.name.as_str()).collect();
+            if let Some(name) = wanted.iter().find(|w| !there.contains(w.as_str())) {
                 return Err(tensor_error(&shard, name, "is missing although the index says that it is here"));
             }
             tensors.extend(found.into_iter().filter(|t| wanted.contains(&t.name)));
@@ -182,6 +205,11 @@ impl Checkpoint {
         &self.tensors
     }
 
+    /// Names of the tensors, in the order of [`Checkpoint::tensors`].
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.iter().map(|t| t.name.as_str())
+    }
+
     /// The tensor of a name.
     pub fn get(&self, name: &str) -> Option<&TensorInfo> {
         self.by_name.get(name).map(|&i| &self.tensors[i])
@@ -189,7 +217,22 @@ impl Checkpoint {
 
     /// The tensor of a name; the error lists close names.
     pub fn info(&self, name: &str) -> Result<&TensorInfo> {
-        self.get(name).ok_or_else(|| tensor_error(&self.path, name, "is not in the checkpoint"))
+        self.get(name).ok_or_else(|| {
+            let mut near: Vec<(f64, &str)> = self
+                .names()
+                .map(|n| (strsim::normalized_damerau_levenshtein(n, name), n))
+                .filter(|p| p.0 > 0.6)
+                .collect();
+            near.sort_by(|a, b| b.0.total_cmp(&a.0));
+            let near: Vec<String> = near.iter().take(3).map(|p| format!("`{}`", p.1)).collect();
+            let hint =
+                if near.is_empty() { String::new() } else { format!("; near are {}", near.join(", ")) };
+            tensor_error(
+                &self.path,
+                name,
+                format!("is not among the checkpoint's {}{hint}", self.tensors.len()),
+            )
+        })
     }
 
     /// Bytes of a tensor as they stand in the file.
@@ -217,14 +260,24 @@ impl Checkpoint {
             return Ok(out);
         };
         if rows.start > rows.end || rows.end > total {
-            return Err(tensor_error(&info.file, &info.name, format!("has {total} rows, {rows:?} were asked for")));
+            return Err(tensor_error(
+                &info.file,
+                &info.name,
+                format!("has {total} rows, {rows:?} were asked for"),
+            ));
         }
         let whole = rows == (0..total);
         let row_len = info.shape[1..].iter().product::<usize>();
         let row_bytes = match info.row_bytes() {
             Some(n) => n,
             None if whole => 0,
-            None => return Err(tensor_error(&info.file, &info.name, "cannot be cut into rows: its blocks cross them")),
+            None => {
+                return Err(tensor_error(
+                    &info.file,
+                    &info.name,
+                    "cannot be cut into rows: its blocks cross them",
+                ));
+            }
         };
         let part = if whole { bytes } else { &bytes[rows.start * row_bytes..rows.end * row_bytes] };
         let mut out = vec![0.0; rows.len() * row_len];

@@ -11,35 +11,44 @@ macro_rules! encodings {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Encoding {
             $(#[doc = concat!("`", $name, "`")] $variant,)*
+            /// A ggml type whose block size is not known (`ggml_` and its number): listed, and refused where its size
+            /// must be known.
+            Ggml(u8),
         }
 
         impl Encoding {
-            /// Every encoding.
+            /// Every encoding of known size.
             pub const ALL: &'static [Encoding] = &[$(Encoding::$variant),*];
 
             /// Short lower-case name (`f32`, `bf16`, `q4_1`), as graphs and plans write it.
             pub fn name(self) -> &'static str {
-                match self { $(Encoding::$variant => $name,)* }
+                match self {
+                    $(Encoding::$variant => $name,)*
+                    Encoding::Ggml(id) => unknown::name(id),
+                }
             }
 
-            /// Elements in a block.
+            /// Elements in a block; 1 where the size is not known.
             pub fn block_len(self) -> usize {
-                match self { $(Encoding::$variant => $len,)* }
+                match self { $(Encoding::$variant => $len,)* Encoding::Ggml(_) => 1 }
             }
 
             /// Bits of a block.
             fn block_bits(self) -> usize {
-                match self { $(Encoding::$variant => $bits,)* }
+                match self { $(Encoding::$variant => $bits,)* Encoding::Ggml(_) => 0 }
             }
 
             /// Name of the type in a safetensors header, where that format has it.
             pub fn safetensors_name(self) -> Option<&'static str> {
-                match self { $(Encoding::$variant => encodings!(@st $st),)* }
+                match self { $(Encoding::$variant => encodings!(@st $st),)* Encoding::Ggml(_) => None }
             }
 
             /// Number of the type in GGUF, where that format has it.
             pub fn ggml_type(self) -> Option<u32> {
-                match self { $(Encoding::$variant => encodings!(@ggml $ggml),)* }
+                match self {
+                    $(Encoding::$variant => encodings!(@ggml $ggml),)*
+                    Encoding::Ggml(id) => Some(id.into()),
+                }
             }
         }
     };
@@ -97,33 +106,52 @@ encodings! {
     Tq2_0 "tq2_0" st:- ggml:35 block:256 bits:528;
     Mxfp4 "mxfp4" st:- ggml:39 block:32 bits:136;
     Nvfp4 "nvfp4" st:- ggml:40 block:64 bits:288;
+    Q1_0 "q1_0" st:- ggml:41 block:128 bits:144;
 }
 
 impl Encoding {
-    /// Bytes of a block.
+    /// Bytes of a block; 0 where the size is not known.
     pub fn block_bytes(self) -> usize {
         self.block_bits() / 8
     }
 
-    /// Bytes of a tensor; the reason where the last axis does not hold whole blocks or the size overflows.
+    /// Bytes to whose multiple a reader wants data to begin: the element's size, 1 for blocks.
+    pub fn alignment(self) -> u64 {
+        if self.block_len() == 1 { (self.block_bytes() as u64).max(1) } else { 1 }
+    }
+
+    /// Bytes of a tensor of this shape (row-major, slowest axis first).
+    ///
+    /// # Errors
+    /// The reason, where the last axis does not hold whole blocks, the size overflows, or the type is not known.
     pub fn bytes_for(self, shape: &[usize]) -> Result<u64, String> {
-        let last = shape.last().copied().unwrap_or(1);
-        let rows = shape.iter().rev().skip(1).try_fold(1_u64, |n, &d| n.checked_mul(d as u64));
-        // Formats pack sub-byte floats over the whole tensor; ggml blocks never cross a row.
-        let whole_rows = self.ggml_type().is_some() || self.block_len() == 1;
-        let elements = rows.and_then(|r| r.checked_mul(last as u64));
-        let blocked = if whole_rows { last as u64 } else { elements.unwrap_or(0) };
-        if blocked % self.block_len() as u64 != 0 {
-            return Err(format!(
-                "{self} stores blocks of {} elements; {blocked} is not a multiple of it",
-                self.block_len()
-            ));
+        if let Encoding::Ggml(id) = self {
+            return Err(match id {
+                4 | 5 | 31..=33 | 36..=38 => {
+                    format!("ggml type {id} was withdrawn from llama.cpp: quantise the original model again")
+                }
+                _ => format!(
+                    "ggml type {id} has no block size known to this version: it can be listed, not copied"
+                ),
+            });
         }
-        elements
-            .map(|n| n / self.block_len() as u64)
-            .and_then(|n| n.checked_mul(self.block_bytes() as u64))
-            .filter(|&n| i64::try_from(n).is_ok())
-            .ok_or_else(|| format!("the size of shape {shape:?} overflows"))
+        // An axis of 0 must not hide others that overflow: strides are computed from them.
+        let overflow = || format!("the size of shape {shape:?} overflows");
+        let extent =
+            shape.iter().try_fold(1_u64, |n, &d| n.checked_mul(d.max(1) as u64)).ok_or_else(overflow)?;
+        let elements = if shape.contains(&0) { 0 } else { extent };
+        let last = shape.last().copied().unwrap_or(1) as u64;
+        // Formats pack sub-byte floats over the whole tensor; ggml blocks never cross a row.
+        let blocked = if self.ggml_type().is_some() { last } else { elements };
+        let len = self.block_len() as u64;
+        if blocked % len != 0 {
+            return Err(format!("{self} stores blocks of {len} elements; {blocked} is not a multiple of it"));
+        }
+        let bytes = extent.div_ceil(len).checked_mul(self.block_bytes() as u64);
+        if extent > isize::MAX as u64 || bytes.is_none_or(|n| n > isize::MAX as u64) {
+            return Err(overflow());
+        }
+        Ok(elements / len * self.block_bytes() as u64)
     }
 
     /// Floating point of one number an element (`f64`, `f32`, `f16`, `bf16`).
@@ -133,7 +161,7 @@ impl Encoding {
 
     /// The encoding of a name.
     pub fn from_name(name: &str) -> Option<Encoding> {
-        Self::ALL.iter().copied().find(|e| e.name() == name)
+        Self::ALL.iter().copied().find(|e| e.name() == name).or_else(|| unknown::from_name(name))
     }
 
     /// The encoding of a safetensors type name.
@@ -141,9 +169,55 @@ impl Encoding {
         Self::ALL.iter().copied().find(|e| e.safetensors_name() == Some(name))
     }
 
-    /// The encoding of a GGUF type number.
+    /// The encoding of a GGUF type number: [`Encoding::Ggml`] for one that is not known, none beyond 255.
     pub fn from_ggml(id: u32) -> Option<Encoding> {
-        Self::ALL.iter().copied().find(|e| e.ggml_type() == Some(id))
+        let known = Self::ALL.iter().copied().find(|e| e.ggml_type() == Some(id));
+        known.or_else(|| u8::try_from(id).ok().map(Encoding::Ggml))
+    }
+}
+
+/// Names of ggml types that have none here: `ggml_0` to `ggml_255`.
+mod unknown {
+    use super::Encoding;
+
+    const PREFIX: &[u8; 5] = b"ggml_";
+
+    const fn names() -> [([u8; 8], usize); 256] {
+        let mut all = [([0; 8], 0); 256];
+        let mut id = 0;
+        while id < 256 {
+            let mut text = [0_u8; 8];
+            let mut at = 0;
+            while at < PREFIX.len() {
+                text[at] = PREFIX[at];
+                at += 1;
+            }
+            let mut unit = 100;
+            while unit > 0 {
+                if id >= unit || unit == 1 {
+                    text[at] = b'0' + (id / unit % 10) as u8;
+                    at += 1;
+                }
+                unit /= 10;
+            }
+            all[id] = (text, at);
+            id += 1;
+        }
+        all
+    }
+
+    static NAMES: [([u8; 8], usize); 256] = names();
+
+    pub(super) fn name(id: u8) -> &'static str {
+        let (text, len) = &NAMES[usize::from(id)];
+        // ASCII by construction.
+        std::str::from_utf8(&text[..*len]).unwrap_or("ggml")
+    }
+
+    pub(super) fn from_name(text: &str) -> Option<Encoding> {
+        let id: u8 = text.strip_prefix("ggml_")?.parse().ok()?;
+        let unknown = Encoding::from_ggml(id.into()).filter(|e| matches!(e, Encoding::Ggml(_)))?;
+        (name(id) == text).then_some(unknown)
     }
 }
 
@@ -188,11 +262,31 @@ mod tests {
             ("q6_k", vec![2, 512], 840),
             ("f4", vec![3, 2], 3),
             ("f6_e2m3", vec![8], 6),
+            ("f4", vec![0], 0),
+            ("q4_k", vec![0, 256], 0),
         ] {
             assert_eq!(Encoding::from_name(name).unwrap().bytes_for(&shape), Ok(bytes), "{name}");
         }
         assert!(Encoding::Q4_1.bytes_for(&[32, 33]).unwrap_err().contains("blocks of 32"));
-        assert!(Encoding::F32.bytes_for(&[usize::MAX, 8]).unwrap_err().contains("overflows"));
+        for shape in
+            [vec![usize::MAX, 8], vec![0, 1 << 40, 1 << 40], vec![1 << 40, 1 << 40, 0], vec![1 << 61]]
+        {
+            assert!(Encoding::F32.bytes_for(&shape).unwrap_err().contains("overflows"), "{shape:?}");
+        }
+        assert!(Encoding::F4.bytes_for(&[3]).unwrap_err().contains("blocks of 2"));
+    }
+
+    #[test]
+    fn unknown_ggml_types_keep_their_number_and_have_no_size() {
+        for (id, name) in [(4, "ggml_4"), (36, "ggml_36"), (200, "ggml_200")] {
+            let e = Encoding::from_ggml(id).unwrap();
+            assert_eq!((e.name(), e.ggml_type(), Encoding::from_name(name)), (name, Some(id), Some(e)));
+            assert!(e.bytes_for(&[32]).unwrap_err().contains(&format!("ggml type {id}")));
+        }
+        // A known type has one name only, and numbers that no version of ggml comes near are damage.
+        assert_eq!(Encoding::from_name("ggml_2"), None);
+        assert_eq!(Encoding::from_name("ggml_036"), None);
+        assert_eq!(Encoding::from_ggml(256), None);
     }
 
     #[test]

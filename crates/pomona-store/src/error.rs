@@ -51,7 +51,9 @@ pub enum StoreError {
         message: String,
     },
     /// The file system is too full.
-    #[error("{path}: {needed} bytes are needed and {free} are free on its file system: free space or choose another place; nothing was changed")]
+    #[error(
+        "{path}: {needed} bytes are needed and {free} are free on its file system: free space or choose another place; nothing was changed"
+    )]
     NoSpace {
         /// The output.
         path: PathBuf,
@@ -60,14 +62,43 @@ pub enum StoreError {
         /// Bytes that are free.
         free: u64,
     },
+    /// The file system became full, or a quota was reached, while a file was written.
+    #[error(
+        "{path}: the disk is full ({source}) after {written} bytes of this file; what stood at the output before is unchanged: free space or choose another place"
+    )]
+    DiskFull {
+        /// The file being written.
+        path: PathBuf,
+        /// Bytes of it that were handed over before.
+        written: u64,
+        /// The system's reason.
+        source: io::Error,
+    },
 }
 
 /// Result of this crate.
 pub type Result<T> = std::result::Result<T, StoreError>;
 
-/// Attaches file and action to a system error; a full disk says so.
-pub(crate) fn io_error<'a>(path: &'a Path, action: &'static str) -> impl FnOnce(io::Error) -> StoreError + 'a {
+/// Attaches file and action to a system error.
+pub(crate) fn io_error<'a>(
+    path: &'a Path,
+    action: &'static str,
+) -> impl FnOnce(io::Error) -> StoreError + 'a {
     move |source| StoreError::Io { path: path.to_owned(), action, source }
+}
+
+/// Like [`io_error`] for a file being written: a full disk says so.
+pub(crate) fn write_error<'a>(
+    path: &'a Path,
+    action: &'static str,
+    written: u64,
+) -> impl FnOnce(io::Error) -> StoreError + 'a {
+    move |source| match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            StoreError::DiskFull { path: path.to_owned(), written, source }
+        }
+        _ => StoreError::Io { path: path.to_owned(), action, source },
+    }
 }
 
 pub(crate) fn format_error(path: &Path, message: impl Into<String>) -> StoreError {

@@ -17,5 +17,5 @@ pub use decode::{can_decode, decode, encode};
 pub use encoding::Encoding;
 pub use error::{Result, StoreError};
 pub use gguf::{GgufValue, GgufWriter};
-pub use output::{FileWriter, OutputDir, OutputOptions, TensorSink, write_atomic};
-pub use safetensors::{SafetensorsWriter, TensorSpec};
+pub use output::{FileWriter, OutputDir, OutputOptions, TensorSink, TensorSpec, write_atomic};
+pub use safetensors::SafetensorsWriter;

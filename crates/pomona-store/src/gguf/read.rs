@@ -1,162 +1,89 @@
-//! Reads the header of a GGUF v2 or v3 file: metadata and tensor table. Nothing is allocated on a length's word alone.
+//! Reads the header of a GGUF v2 or v3 file: metadata and tensor table, checked against the file.
 
 use std::collections::HashSet;
 use std::path::Path;
 
+use super::cursor::Cursor;
 use super::value::GgufValue;
+use super::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT, MAX_ALIGNMENT, MAX_AXES, MAX_KEY};
 use crate::checkpoint::TensorInfo;
 use crate::encoding::Encoding;
-use crate::error::{Result, StoreError, format_error, tensor_error};
+use crate::error::{Result, format_error, tensor_error};
 
-/// Arrays within arrays beyond this are refused: no writer makes them, and recursion must stay bounded.
-const MAX_NESTING: usize = 4;
-/// Longest tensor name that llama.cpp reads is 63 bytes; some converters write longer ones.
+/// llama.cpp reads tensor names up to 63 bytes; some converters write longer ones.
 const MAX_NAME: usize = 4096;
-/// Most axes of a ggml tensor.
-const MAX_AXES: u32 = 4;
+/// Least bytes of a tensor's entry, and of a metadata entry: they bound the counts.
+const LEAST_TENSOR: usize = 24;
+const LEAST_METADATA: usize = 13;
 
-/// Metadata in file order, tensors, and the alignment of the data.
+/// Metadata in file order, and the tensors in the order of the table.
 pub(crate) struct Header {
     pub metadata: Vec<(String, GgufValue)>,
     pub tensors: Vec<TensorInfo>,
 }
 
-struct Cursor<'a> {
-    path: &'a Path,
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Cursor<'a> {
-    fn take(&mut self, n: usize, what: &str) -> Result<&'a [u8]> {
-        let end = self.at.checked_add(n).filter(|&e| e <= self.bytes.len());
-        let Some(end) = end else {
-            return Err(format_error(
-                self.path,
-                format!(
-                    "{what} at byte {} needs {n} bytes and the file has {}: the file is truncated or damaged, fetch it again",
-                    self.at,
-                    self.bytes.len() - self.at
-                ),
-            ));
-        };
-        let out = &self.bytes[self.at..end];
-        self.at = end;
-        Ok(out)
-    }
-
-    fn array<const N: usize>(&mut self, what: &str) -> Result<[u8; N]> {
-        let mut out = [0; N];
-        out.copy_from_slice(self.take(N, what)?);
-        Ok(out)
-    }
-
-    fn u32(&mut self, what: &str) -> Result<u32> {
-        Ok(u32::from_le_bytes(self.array(what)?))
-    }
-
-    fn u64(&mut self, what: &str) -> Result<u64> {
-        Ok(u64::from_le_bytes(self.array(what)?))
-    }
-
-    fn string(&mut self, what: &str) -> Result<String> {
-        let len = self.u64(what)?;
-        let len = usize::try_from(len).unwrap_or(usize::MAX);
-        let bytes = self.take(len, what)?;
-        match std::str::from_utf8(bytes) {
-            Ok(s) => Ok(s.to_owned()),
-            Err(_) => Err(format_error(self.path, format!("{what} before byte {} is not UTF-8", self.at))),
-        }
-    }
-
-    /// A count whose elements take at least `least` bytes each: more than the file can hold is refused.
-    fn count(&mut self, least: usize, what: &str) -> Result<usize> {
-        let n = self.u64(what)?;
-        let room = (self.bytes.len() - self.at) / least;
-        usize::try_from(n).ok().filter(|&n| n <= room).ok_or_else(|| {
-            format_error(self.path, format!("{what} is {n}, more than the rest of the file can hold ({room})"))
-        })
-    }
-
-    fn value(&mut self, ty: u32, key: &str, depth: usize) -> Result<GgufValue> {
-        let what = format!("metadata `{key}`");
-        Ok(match ty {
-            0 => GgufValue::U8(self.array::<1>(&what)?[0]),
-            1 => GgufValue::I8(i8::from_le_bytes(self.array(&what)?)),
-            2 => GgufValue::U16(u16::from_le_bytes(self.array(&what)?)),
-            3 => GgufValue::I16(i16::from_le_bytes(self.array(&what)?)),
-            4 => GgufValue::U32(self.u32(&what)?),
-            5 => GgufValue::I32(i32::from_le_bytes(self.array(&what)?)),
-            6 => GgufValue::F32(f32::from_le_bytes(self.array(&what)?)),
-            7 => GgufValue::Bool(self.array::<1>(&what)?[0] != 0),
-            8 => GgufValue::String(self.string(&what)?),
-            9 => {
-                if depth >= MAX_NESTING {
-                    return Err(format_error(self.path, format!("{what} nests arrays deeper than {MAX_NESTING}")));
-                }
-                let element = self.u32(&what)?;
-                let least = match element {
-                    0 | 1 | 7 => 1,
-                    2 | 3 => 2,
-                    4..=6 => 4,
-                    9 => 12,
-                    _ => 8,
-                };
-                let n = self.count(least, &format!("length of {what}"))?;
-                let mut items = Vec::with_capacity(n);
-                for _ in 0..n {
-                    items.push(self.value(element, key, depth + 1)?);
-                }
-                GgufValue::Array(element, items)
-            }
-            10 => GgufValue::U64(self.u64(&what)?),
-            11 => GgufValue::I64(i64::from_le_bytes(self.array(&what)?)),
-            12 => GgufValue::F64(f64::from_le_bytes(self.array(&what)?)),
-            other => return Err(format_error(self.path, format!("{what} has type {other}, which GGUF 3 does not define"))),
-        })
-    }
-}
-
 /// Parses the header and checks every tensor against the file.
 pub(crate) fn read(path: &Path, bytes: &[u8]) -> Result<Header> {
-    let mut c = Cursor { path, bytes, at: 0 };
+    let mut c = Cursor::new(path, bytes);
     if c.take(4, "magic")? != b"GGUF" {
         return Err(format_error(path, "does not begin with `GGUF`: not a GGUF file"));
     }
     let version = c.u32("version")?;
-    if version.swap_bytes() < 16 && version > 0xffff {
-        return Err(format_error(path, "is a big-endian GGUF; only little-endian files are read: convert it first"));
+    if (1..=255).contains(&version.swap_bytes()) {
+        return Err(format_error(
+            path,
+            "is a big-endian GGUF; little-endian files are read: convert it with gguf_convert_endian",
+        ));
     }
     if !(2..=3).contains(&version) {
-        return Err(format_error(path, format!("is GGUF version {version}; versions 2 and 3 are read")));
+        let message =
+            format!("is GGUF version {version}; versions 2 and 3 are read: convert the original model again");
+        return Err(format_error(path, message));
     }
-    // A tensor entry takes at least 24 bytes, a metadata entry 13.
-    let tensor_count = c.count(24, "number of tensors")?;
-    let metadata_count = c.count(13, "number of metadata entries")?;
-    let mut metadata = Vec::with_capacity(metadata_count.min(4096));
+    let tensor_count = c.count(LEAST_TENSOR, "number of tensors")?;
+    let metadata_count = c.count(LEAST_METADATA, "number of metadata entries")?;
+    let metadata = read_metadata(&mut c, metadata_count)?;
+    let alignment = alignment(path, &metadata)?;
+    let mut entries = Vec::with_capacity(tensor_count.min(65_536));
+    for _ in 0..tensor_count {
+        entries.push(read_entry(&mut c)?);
+    }
+    let data = (c.position() as u64).next_multiple_of(alignment);
+    let tensors = place(path, entries, data, alignment, bytes.len() as u64)?;
+    Ok(Header { metadata, tensors })
+}
+
+fn read_metadata(c: &mut Cursor<'_>, count: usize) -> Result<Vec<(String, GgufValue)>> {
+    let mut metadata = Vec::with_capacity(count.min(4096));
     let mut keys = HashSet::new();
-    for _ in 0..metadata_count {
+    for _ in 0..count {
         let key = c.string("a metadata key")?;
+        if key.len() > MAX_KEY {
+            return Err(format_error(
+                c.path(),
+                format!("a metadata key has {} bytes; at most {MAX_KEY} are read", key.len()),
+            ));
+        }
         let ty = c.u32(&key)?;
         let value = c.value(ty, &key, 0)?;
         if !keys.insert(key.clone()) {
-            return Err(format_error(path, format!("metadata `{key}` stands twice")));
+            return Err(format_error(c.path(), format!("metadata `{key}` stands twice")));
         }
         metadata.push((key, value));
     }
-    let alignment = match metadata.iter().find(|(k, _)| k == "general.alignment") {
-        Some((_, v)) => v.as_u64().filter(|a| a.is_power_of_two() && *a <= 1 << 20).ok_or_else(|| {
-            format_error(path, format!("general.alignment is {v:?}; a power of two up to 1048576 was expected"))
-        })?,
-        None => 32,
+    Ok(metadata)
+}
+
+fn alignment(path: &Path, metadata: &[(String, GgufValue)]) -> Result<u64> {
+    let Some((_, value)) = metadata.iter().find(|(k, _)| k == ALIGNMENT_KEY) else {
+        return Ok(DEFAULT_ALIGNMENT);
     };
-    let mut entries = Vec::with_capacity(tensor_count.min(65_536));
-    for _ in 0..tensor_count {
-        entries.push(entry(&mut c)?);
-    }
-    let data = (c.at as u64).next_multiple_of(alignment);
-    let tensors = place(path, entries, data, alignment, bytes.len() as u64)?;
-    Ok(Header { metadata, tensors })
+    value.as_u64().filter(|a| a.is_power_of_two() && *a <= MAX_ALIGNMENT).ok_or_else(|| {
+        format_error(
+            path,
+            format!("{ALIGNMENT_KEY} is {value:?}; a power of two up to {MAX_ALIGNMENT} was expected"),
+        )
+    })
 }
 
 struct Entry {
@@ -164,63 +91,87 @@ struct Entry {
     shape: Vec<usize>,
     encoding: Encoding,
     offset: u64,
-    len: u64,
+    /// None for a type of unknown size.
+    len: Option<u64>,
 }
 
-fn entry(c: &mut Cursor<'_>) -> Result<Entry> {
+fn read_entry(c: &mut Cursor<'_>) -> Result<Entry> {
+    let path = c.path();
     let name = c.string("a tensor name")?;
     if name.is_empty() || name.len() > MAX_NAME {
-        return Err(format_error(c.path, format!("a tensor name has {} bytes; 1 to {MAX_NAME} were expected", name.len())));
+        return Err(format_error(
+            path,
+            format!("a tensor name has {} bytes; 1 to {MAX_NAME} were expected", name.len()),
+        ));
     }
-    let axes = c.u32(&name)?;
+    let axes = c.u32(&name)? as usize;
     if axes > MAX_AXES {
-        return Err(tensor_error(c.path, &name, format!("has {axes} axes; at most {MAX_AXES} were expected")));
+        return Err(tensor_error(path, &name, format!("has {axes} axes; at most {MAX_AXES} were expected")));
     }
-    let mut shape = Vec::with_capacity(axes as usize);
+    let mut shape = Vec::with_capacity(axes);
     for _ in 0..axes {
         let size = c.u64(&name)?;
         let size = usize::try_from(size).ok().filter(|s| *s <= isize::MAX as usize);
-        shape.push(size.ok_or_else(|| tensor_error(c.path, &name, "has an axis that does not fit memory"))?);
+        shape.push(size.ok_or_else(|| tensor_error(path, &name, "has an axis that does not fit memory"))?);
     }
     // GGUF lists the fastest axis first.
     shape.reverse();
     let ty = c.u32(&name)?;
     let encoding = Encoding::from_ggml(ty).ok_or_else(|| {
-        tensor_error(c.path, &name, format!("has ggml type {ty}, whose block size is not known to this version"))
+        tensor_error(path, &name, format!("has ggml type {ty}, which is far beyond those of ggml"))
     })?;
-    let len = encoding.bytes_for(&shape).map_err(|m| tensor_error(c.path, &name, m))?;
+    // A plain size check also for types whose bytes are not known: strides are computed from shapes.
+    Encoding::I8.bytes_for(&shape).map_err(|m| tensor_error(path, &name, m))?;
+    let len = match encoding {
+        Encoding::Ggml(_) => None,
+        _ => Some(encoding.bytes_for(&shape).map_err(|m| tensor_error(path, &name, m))?),
+    };
     Ok(Entry { offset: c.u64(&name)?, name, shape, encoding, len })
 }
 
+/// Absolute positions. Data is packed: padding to the alignment is the only thing between tensors, so that a wrong
+/// shape or type, an overlap or a hole shows here.
 fn place(path: &Path, entries: Vec<Entry>, data: u64, alignment: u64, file: u64) -> Result<Vec<TensorInfo>> {
-    let mut names = HashSet::new();
-    let mut tensors = Vec::with_capacity(entries.len());
-    for e in entries {
+    let mut order: Vec<usize> = (0..entries.len()).collect();
+    order.sort_by_key(|&i| (entries[i].offset, entries[i].len.unwrap_or(u64::MAX)));
+    let room = file.saturating_sub(data);
+    let mut lens = vec![0; entries.len()];
+    // Where the next tensor begins; none after one of unknown size.
+    let mut due = Some(0_u64);
+    for (k, &i) in order.iter().enumerate() {
+        let e = &entries[i];
         let bad = |message: String| tensor_error(path, &e.name, message);
         if e.offset % alignment != 0 {
-            return Err(bad(format!("begins at offset {}, which is not a multiple of the alignment {alignment}", e.offset)));
+            let message = format!(
+                "begins at offset {}, which is not a multiple of the alignment {alignment}",
+                e.offset
+            );
+            return Err(bad(message));
         }
-        let begin = data.checked_add(e.offset);
-        let end = begin.and_then(|b| b.checked_add(e.len));
-        let (Some(offset), Some(end)) = (begin, end) else { return Err(bad("its offset overflows".to_owned())) };
-        if end > file {
-            return Err(bad(format!(
-                "ends at byte {end} and the file has {file}: the file is truncated, fetch it again"
-            )));
+        if let Some(due) = due.filter(|d| *d != e.offset) {
+            let what = if e.offset < due { "overlaps the tensor before it" } else { "stands behind a hole" };
+            return Err(bad(format!("{what}: begins at byte {} of the data, {due} was expected", e.offset)));
         }
-        if !names.insert(e.name.clone()) {
-            return Err(bad("stands twice".to_owned()));
+        let next = order.get(k + 1).map(|&j| entries[j].offset);
+        let len = e.len.unwrap_or_else(|| next.unwrap_or(room).saturating_sub(e.offset));
+        if e.offset.checked_add(len).is_none_or(|end| end > room) {
+            let message = format!(
+                "takes {len} bytes at byte {} of the data and the file holds {room}: the file is truncated, fetch it again",
+                e.offset
+            );
+            return Err(bad(message));
         }
-        let (name, shape, encoding, len) = (e.name, e.shape, e.encoding, e.len);
-        tensors.push(TensorInfo { name, shape, encoding, file: path.to_owned(), offset, len });
+        lens[i] = len;
+        due = e.len.map(|len| (e.offset + len).next_multiple_of(alignment));
     }
-    let mut order: Vec<&TensorInfo> = tensors.iter().filter(|t| t.len > 0).collect();
-    order.sort_by_key(|t| t.offset);
-    for pair in order.windows(2) {
-        if pair[0].offset + pair[0].len > pair[1].offset {
-            let message = format!("overlaps `{}`", pair[0].name);
-            return Err(StoreError::Tensor { path: path.to_owned(), tensor: pair[1].name.clone(), message });
+    let mut names = HashSet::new();
+    let mut tensors = Vec::with_capacity(entries.len());
+    for (e, len) in entries.into_iter().zip(lens) {
+        if !names.insert(e.name.clone()) {
+            return Err(tensor_error(path, &e.name, "stands twice"));
         }
+        let (name, shape, encoding, offset) = (e.name, e.shape, e.encoding, data + e.offset);
+        tensors.push(TensorInfo { name, shape, encoding, file: path.to_owned(), offset, len });
     }
     Ok(tensors)
 }

@@ -1,151 +1,218 @@
 //! An output directory that appears under its name only when it is complete.
 
-use std::fs::File;
-use std::io::Write;
-use std::path::{Path, PathBuf};
-
-use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
+use std::ffi::OsString;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
 
 use super::file::FileWriter;
-use crate::error::{Result, StoreError, io_error};
-
-const LOCK: &str = ".lock";
-const JOURNAL: &str = ".journal";
+use super::guard;
+use super::journal::{Journal, Progress};
+use super::publish::{publish, remove, restore, sync, sync_tree};
+use crate::error::{Result, StoreError, io_error, write_error};
 
 /// How an output directory is made.
 #[derive(Clone, Debug, Default)]
 pub struct OutputOptions {
-    /// An existing output is replaced, atomically, instead of refused.
+    /// An existing output is replaced, atomically, instead of refused. Only a directory that is empty or holds a model
+    /// (weights or a known config) is.
     pub force: bool,
     /// Bytes that will be written; checked against the free space before anything else.
     pub needed: u64,
     /// Paths that are read: the output may be none of them, nor contain or lie in one.
     pub sources: Vec<PathBuf>,
-    /// Identity of the work. An interrupted run with the same key is continued: its finished files are kept.
+    /// Identity of the work (a fingerprint of source, plan and layout: equal keys must mean equal bytes). An interrupted
+    /// run with the same key is continued: what it had on the disk is kept.
     pub resume_key: Option<String>,
 }
 
-/// A hidden sibling of the output, renamed by [`OutputDir::commit`]. Dropped without commit, it is removed; killed, it
-/// stays hidden, and the next run onto the same output continues or replaces it.
+/// A hidden sibling of the output, renamed by [`OutputDir::commit`].
+///
+/// Dropped without commit it is removed, unless it continued an interrupted run. Killed, it stays hidden, and the next run
+/// onto the same output continues or replaces it.
 #[derive(Debug)]
 pub struct OutputDir {
-    target: PathBuf,
-    temporary: PathBuf,
-    finished: Vec<(String, u64)>,
-    journal: File,
-    _lock: File,
+    paths: Paths,
+    journal: Journal,
+    progress: Progress,
     keep: bool,
     force: bool,
 }
 
-impl OutputDir {
-    /// Prepares the output. Refuses an existing one (unless `force`), a source, a full disk and a second writer.
-    pub fn create(target: impl AsRef<Path>, options: &OutputOptions) -> Result<OutputDir> {
-        let target = target.as_ref();
-        let refuse = |message: String| StoreError::Output { path: target.to_owned(), message };
+#[derive(Debug)]
+struct Paths {
+    /// The output's name in its real directory.
+    target: PathBuf,
+    temporary: PathBuf,
+    journal: PathBuf,
+    /// Where an old output waits on file systems that cannot exchange.
+    previous: PathBuf,
+}
+
+impl Paths {
+    fn of(target: &Path) -> Result<Paths> {
         let Some(name) = target.file_name() else {
-            return Err(refuse("is not a name for a directory".to_owned()));
+            let message = "is not a name for a directory".to_owned();
+            return Err(StoreError::Output { path: target.to_owned(), message });
         };
         let parent = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         std::fs::create_dir_all(parent).map_err(io_error(parent, "cannot be created"))?;
         let parent = parent.canonicalize().map_err(io_error(parent, "cannot be read"))?;
-        let real = parent.join(name);
-        for source in &options.sources {
-            let Ok(source) = source.canonicalize() else { continue };
-            if real.starts_with(&source) || source.starts_with(&real) {
-                return Err(refuse(format!("overlaps the source {}: choose another output", source.display())));
+        let hidden = |end: &str| {
+            let mut hidden = OsString::from(".");
+            hidden.push(name);
+            hidden.push(end);
+            parent.join(hidden)
+        };
+        Ok(Paths {
+            target: parent.join(name),
+            temporary: hidden(".partial"),
+            journal: hidden(".partial.journal"),
+            previous: hidden(".previous"),
+        })
+    }
+}
+
+impl OutputDir {
+    /// Prepares the output.
+    ///
+    /// # Errors
+    /// [`StoreError::Output`] where it exists (without `force`), is or overlaps a source, or is being written by another
+    /// run; [`StoreError::NoSpace`] where its file system has fewer than `needed` bytes. Nothing is changed then.
+    pub fn create(target: impl AsRef<Path>, options: &OutputOptions) -> Result<OutputDir> {
+        let target = target.as_ref();
+        let refuse =
+            |message: &str| StoreError::Output { path: target.to_owned(), message: message.to_owned() };
+        let paths = Paths::of(target)?;
+        guard::apart_from_sources(&paths.target, &options.sources)?;
+        let Some(mut journal) = Journal::lock(&paths.journal)? else {
+            return Err(refuse("is being written by another run: wait for it or choose another name"));
+        };
+        restore(&paths.target, &paths.previous)?;
+        // A run that was killed after its exchange left the old output under the temporary name.
+        if inode(&paths.temporary).is_some_and(|i| !journal.is_about(i)) {
+            remove(&paths.temporary);
+        }
+        if std::fs::symlink_metadata(&paths.target).is_ok() {
+            let allowed = if options.force {
+                guard::replaceable(&paths.target)
+            } else {
+                Err(refuse("exists: choose another name, or --force to replace it when the new one is done"))
+            };
+            if let Err(e) = allowed {
+                forget_if_idle(&paths, &journal);
+                return Err(e);
             }
         }
-        if std::fs::symlink_metadata(&real).is_ok() && !options.force {
-            return Err(refuse("exists: choose another name, or --force to replace it when the new one is done".to_owned()));
+        let key = options.resume_key.as_deref();
+        let found = inode(&paths.temporary).map(|i| journal.read(i, key)).unwrap_or_default();
+        let (progress, kept) = still_there(&paths.temporary, found);
+        if progress.finished.is_empty() && progress.partial.is_empty() {
+            remove(&paths.temporary);
         }
-        let temporary = parent.join(format!(".{}.partial", name.to_string_lossy()));
-        std::fs::create_dir_all(&temporary).map_err(io_error(&temporary, "cannot be created"))?;
-        let lock_path = temporary.join(LOCK);
-        let lock = File::create(&lock_path).map_err(io_error(&lock_path, "cannot be created"))?;
-        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            return Err(refuse("is being written by another run: wait for it or choose another name".to_owned()));
+        let parent = paths.target.parent().unwrap_or(Path::new("/"));
+        if let Err(e) = guard::space(target, parent, options.needed.saturating_sub(kept)) {
+            forget_if_idle(&paths, &journal);
+            return Err(e);
         }
-        let finished = earlier_files(&temporary, options.resume_key.as_deref());
-        clear(&temporary, &finished)?;
-        let kept: u64 = finished.iter().map(|(_, n)| n).sum();
-        check_space(target, &temporary, options.needed.saturating_sub(kept))?;
-        let journal_path = temporary.join(JOURNAL);
-        let mut journal = File::create(&journal_path).map_err(io_error(&journal_path, "cannot be created"))?;
-        let mut text = format!("{}\n", options.resume_key.as_deref().unwrap_or_default());
-        for (name, bytes) in &finished {
-            text += &format!("{bytes} {name}\n");
-        }
-        let written = journal.write_all(text.as_bytes()).and_then(|()| journal.sync_data());
-        written.map_err(io_error(&journal_path, "cannot be written"))?;
-        let keep = options.resume_key.is_some();
-        Ok(OutputDir { target: real, temporary, finished, journal, _lock: lock, keep: keep && kept > 0, force: options.force })
+        let temporary = &paths.temporary;
+        std::fs::create_dir_all(temporary).map_err(write_error(temporary, "cannot be created", 0))?;
+        clear(temporary, Path::new(""), &progress)?;
+        journal.rewrite(inode(temporary).unwrap_or_default(), key, &progress)?;
+        Ok(OutputDir { paths, journal, progress, keep: kept > 0, force: options.force })
     }
 
     /// Where files go until the commit.
     pub fn path(&self) -> &Path {
-        &self.temporary
+        &self.paths.temporary
     }
 
     /// The final name.
     pub fn target(&self) -> &Path {
-        &self.target
+        &self.paths.target
     }
 
     /// Whether an interrupted run finished this file with this size.
     pub fn has(&self, name: &str, bytes: u64) -> bool {
-        self.finished.iter().any(|(n, b)| n == name && *b == bytes)
+        self.progress.finished.get(name) == Some(&bytes)
     }
 
-    /// Starts a file.
-    pub fn file(&self, name: &str) -> Result<FileWriter> {
-        FileWriter::create(&self.temporary.join(name))
+    /// Tensors of an unfinished file that an interrupted run has on the disk.
+    pub(crate) fn partial(&self, name: &str) -> u64 {
+        self.progress.partial.get(name).copied().unwrap_or(0)
+    }
+
+    /// Bytes of a file so far; 0 where there is none.
+    pub(crate) fn size(&self, name: &str) -> u64 {
+        std::fs::metadata(self.paths.temporary.join(name)).map_or(0, |m| m.len())
+    }
+
+    /// Starts a file. `name` may have folders.
+    ///
+    /// # Errors
+    /// Where the name leaves the directory, or the system refuses.
+    pub fn file(&mut self, name: &str) -> Result<FileWriter> {
+        let path = self.paths.temporary.join(name);
+        if name.is_empty() || !Path::new(name).components().all(|c| matches!(c, Component::Normal(_))) {
+            let message = format!("`{name}` is not a name inside it");
+            return Err(StoreError::Output { path: self.paths.target.clone(), message });
+        }
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(write_error(folder, "cannot be created", 0))?;
+        }
+        // What the journal says about an earlier one is no longer true.
+        let known =
+            self.progress.finished.remove(name).is_some() | self.progress.partial.remove(name).is_some();
+        if known {
+            self.record_partial(name, 0)?;
+        }
+        FileWriter::create(&path)
     }
 
     /// Records that a file is complete and on disk, so that a later run with the same key keeps it.
+    ///
+    /// # Errors
+    /// Where the journal cannot be written.
     pub fn finished(&mut self, name: &str, bytes: u64) -> Result<()> {
-        let line = format!("{bytes} {name}\n");
-        let written = self.journal.write_all(line.as_bytes()).and_then(|()| self.journal.sync_data());
-        written.map_err(io_error(&self.temporary.join(JOURNAL), "cannot be written"))?;
-        self.finished.push((name.to_owned(), bytes));
+        self.journal.finished(name, bytes)?;
+        self.progress.partial.remove(name);
+        self.progress.finished.insert(name.to_owned(), bytes);
+        Ok(())
+    }
+
+    /// Records that the first `tensors` of a file are on disk.
+    pub(crate) fn record_partial(&mut self, name: &str, tensors: u64) -> Result<()> {
+        self.journal.partial(name, tensors)?;
+        self.progress.partial.insert(name.to_owned(), tensors);
         Ok(())
     }
 
     /// Writes a small file.
-    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+    ///
+    /// # Errors
+    /// As [`OutputDir::file`].
+    pub fn write(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
         let mut file = self.file(name)?;
         file.write(bytes)?;
-        file.finish()
+        file.finish(bytes.len() as u64)
     }
 
     /// Makes the output visible under its name: all files are on disk before the rename, and an old output is exchanged
-    /// in one step.
+    /// in one step and deleted.
+    ///
+    /// # Errors
+    /// Where the disk refuses, or an output came into being meanwhile; what stood there before stays.
     pub fn commit(mut self) -> Result<PathBuf> {
-        for name in [JOURNAL, LOCK] {
-            let path = self.temporary.join(name);
-            std::fs::remove_file(&path).map_err(io_error(&path, "cannot be removed"))?;
-        }
-        sync_dir(&self.temporary)?;
-        let swap = self.force && std::fs::symlink_metadata(&self.target).is_ok();
-        let flags = if swap { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
-        let renamed = match renameat_with(CWD, &self.temporary, CWD, &self.target, flags) {
-            // File systems without the flags: a plain rename never replaces a directory that holds something.
-            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) if !swap => {
-                std::fs::rename(&self.temporary, &self.target)
-            }
-            other => other.map_err(Into::into),
-        };
-        renamed.map_err(io_error(&self.target, "the finished output cannot be given its name"))?;
-        if let Some(parent) = self.target.parent() {
-            sync_dir(parent)?;
-        }
-        // After an exchange the temporary name holds the old output; otherwise nothing is there.
+        sync_tree(&self.paths.temporary)?;
+        publish(&self.paths.temporary, &self.paths.target, &self.paths.previous, self.force)?;
+        // From here on the temporary name holds the old output, or nothing.
         self.keep = false;
-        remove(&self.temporary);
-        Ok(self.target.clone())
+        if let Some(parent) = self.paths.target.parent() {
+            sync(parent)?;
+        }
+        Ok(self.paths.target.clone())
     }
 
-    /// Leaves finished files for a later run with the same key instead of removing them.
+    /// Leaves what is on the disk for a later run with the same key instead of removing it.
     pub fn keep_for_resume(&mut self) {
         self.keep = true;
     }
@@ -154,53 +221,52 @@ impl OutputDir {
 impl Drop for OutputDir {
     fn drop(&mut self) {
         if !self.keep {
-            remove(&self.temporary);
+            remove(&self.paths.temporary);
+            self.journal.remove();
         }
     }
 }
 
-fn remove(path: &Path) {
-    // Best effort: what stays is hidden, and the next run onto this output removes it.
-    let _ = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
-}
-
-fn sync_dir(path: &Path) -> Result<()> {
-    File::open(path).and_then(|d| d.sync_all()).map_err(io_error(path, "cannot be flushed to disk"))
-}
-
-/// Files that an interrupted run with this key recorded as finished and that still have their size.
-fn earlier_files(temporary: &Path, key: Option<&str>) -> Vec<(String, u64)> {
-    let (Some(key), Ok(text)) = (key, std::fs::read_to_string(temporary.join(JOURNAL))) else { return Vec::new() };
-    let mut lines = text.lines();
-    if lines.next() != Some(key) {
-        return Vec::new();
+/// A journal without a directory says nothing: refused runs leave no trace.
+fn forget_if_idle(paths: &Paths, journal: &Journal) {
+    if inode(&paths.temporary).is_none() {
+        journal.remove();
     }
-    let size = |name: &str| std::fs::metadata(temporary.join(name)).map(|m| m.len()).ok();
-    lines
-        .filter_map(|l| l.split_once(' '))
-        .filter_map(|(bytes, name)| Some((name.to_owned(), bytes.parse::<u64>().ok()?)))
-        .filter(|(name, bytes)| !name.contains('/') && size(name) == Some(*bytes))
-        .collect()
 }
 
-/// Removes everything that is not a finished file.
-fn clear(temporary: &Path, finished: &[(String, u64)]) -> Result<()> {
-    for entry in std::fs::read_dir(temporary).map_err(io_error(temporary, "cannot be listed"))? {
-        let entry = entry.map_err(io_error(temporary, "cannot be listed"))?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if name != LOCK && !finished.iter().any(|(n, _)| *n == name) {
+fn inode(path: &Path) -> Option<u64> {
+    std::fs::symlink_metadata(path).ok().filter(std::fs::Metadata::is_dir).map(|m| m.ino())
+}
+
+/// Recorded files that stand there as recorded, and the bytes that they take on the disk.
+fn still_there(temporary: &Path, mut progress: Progress) -> (Progress, u64) {
+    let mut kept = 0;
+    let mut check = |name: &str, bytes: Option<u64>| {
+        let inside = Path::new(name).components().all(|c| matches!(c, Component::Normal(_)));
+        let found = std::fs::symlink_metadata(temporary.join(name)).ok();
+        let found = found.filter(|m| inside && m.is_file() && bytes.is_none_or(|b| b == m.len()));
+        kept += found.as_ref().map_or(0, |m| m.blocks() * 512);
+        found.is_some()
+    };
+    progress.finished.retain(|name, bytes| check(name, Some(*bytes)));
+    progress.partial.retain(|name, tensors| *tensors > 0 && check(name, None));
+    (progress, kept)
+}
+
+/// Removes every file that is not kept.
+fn clear(temporary: &Path, folder: &Path, kept: &Progress) -> Result<()> {
+    let here = temporary.join(folder);
+    for entry in std::fs::read_dir(&here).map_err(io_error(&here, "cannot be listed"))? {
+        let entry = entry.map_err(io_error(&here, "cannot be listed"))?;
+        let path = folder.join(entry.file_name());
+        let name = path.to_string_lossy();
+        if entry.file_type().is_ok_and(|t| t.is_dir()) {
+            clear(temporary, &path, kept)?;
+            // Only an empty one goes.
+            let _ = std::fs::remove_dir(entry.path());
+        } else if !kept.finished.contains_key(name.as_ref()) && !kept.partial.contains_key(name.as_ref()) {
             remove(&entry.path());
         }
-    }
-    Ok(())
-}
-
-fn check_space(target: &Path, temporary: &Path, needed: u64) -> Result<()> {
-    let stats = rustix::fs::statvfs(temporary).map_err(|e| io_error(temporary, "cannot be measured")(e.into()))?;
-    let free = stats.f_bavail.saturating_mul(stats.f_frsize);
-    if free < needed {
-        remove(temporary);
-        return Err(StoreError::NoSpace { path: target.to_owned(), needed, free });
     }
     Ok(())
 }

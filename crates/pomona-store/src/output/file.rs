@@ -1,18 +1,18 @@
-//! A file that is written from front to back, flushed while it grows.
+//! A file that is written front to back, flushed while it grows.
 
 use std::collections::HashMap;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{SyncSender, sync_channel};
-use std::thread::JoinHandle;
 
-use crate::error::{Result, StoreError, io_error};
+use super::flusher::Flusher;
+use crate::error::{Result, StoreError, format_error, io_error, write_error};
 
 /// Written bytes between two flushes: the disk works while the next bytes are made, and the last flush is short.
 const FLUSH_EVERY: u64 = 128 << 20;
 /// Buffer of the fallback copy, and of the coalesced writes of small tensors.
 const BUFFER: usize = 1 << 20;
+const ZEROS: [u8; 4096] = [0; 4096];
 
 /// A file being written. Adjacent copies from one source become one system call.
 pub struct FileWriter {
@@ -22,8 +22,11 @@ pub struct FileWriter {
     buffer: Vec<u8>,
     pending: Option<Pending>,
     sources: HashMap<PathBuf, File>,
-    flushed: u64,
-    flusher: Option<(SyncSender<()>, JoinHandle<()>)>,
+    /// Bytes that the system has and the flusher was not told of.
+    dirty: u64,
+    /// The last mark before which the system has everything.
+    handed: u64,
+    flusher: Flusher,
 }
 
 struct Pending {
@@ -33,53 +36,98 @@ struct Pending {
 }
 
 impl FileWriter {
-    /// Creates the file.
+    /// Creates the file; one that is there is emptied.
+    ///
+    /// # Errors
+    /// Where the system refuses.
     pub fn create(path: &Path) -> Result<FileWriter> {
-        let file = File::create(path).map_err(io_error(path, "cannot be created"))?;
-        let flusher = spawn_flusher(&file);
+        Self::open(path, OpenOptions::new().write(true).create(true).truncate(true))
+    }
+
+    /// Opens what an interrupted run left; [`FileWriter::go_to`] says where it goes on.
+    ///
+    /// # Errors
+    /// Where the system refuses.
+    pub fn resume(path: &Path) -> Result<FileWriter> {
+        Self::open(path, OpenOptions::new().write(true))
+    }
+
+    fn open(path: &Path, how: &OpenOptions) -> Result<FileWriter> {
+        let file = how.open(path).map_err(write_error(path, "cannot be created", 0))?;
         Ok(FileWriter {
+            flusher: Flusher::start(&file),
             path: path.to_owned(),
             file,
             at: 0,
             buffer: Vec::with_capacity(BUFFER),
             pending: None,
             sources: HashMap::new(),
-            flushed: 0,
-            flusher,
+            dirty: 0,
+            handed: 0,
         })
     }
 
-    /// Bytes so far.
+    /// Where the next byte goes.
     pub fn position(&self) -> u64 {
         self.at
     }
 
+    /// Goes on at another position. A small gap is filled with zeros.
+    ///
+    /// # Errors
+    /// Where the system refuses.
+    pub fn go_to(&mut self, at: u64) -> Result<()> {
+        let gap = at.wrapping_sub(self.at);
+        if gap == 0 {
+            return Ok(());
+        }
+        if at > self.at && gap <= ZEROS.len() as u64 {
+            return self.write(&ZEROS[..gap as usize]);
+        }
+        self.hand_over()?;
+        self.file.seek(SeekFrom::Start(at)).map_err(io_error(&self.path, "cannot be positioned"))?;
+        self.at = at;
+        Ok(())
+    }
+
     /// Appends bytes.
+    ///
+    /// # Errors
+    /// Where the system refuses; a full disk is [`StoreError::DiskFull`].
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.flush_pending()?;
         if self.buffer.len() + bytes.len() > BUFFER {
             self.flush_buffer()?;
         }
         if bytes.len() >= BUFFER {
-            self.file.write_all(bytes).map_err(io_error(&self.path, "cannot be written"))?;
-        } else {
-            self.buffer.extend_from_slice(bytes);
+            self.file.write_all(bytes).map_err(write_error(&self.path, "cannot be written", self.at))?;
+            self.at += bytes.len() as u64;
+            return self.written(bytes.len() as u64);
         }
-        self.advance(bytes.len() as u64);
+        self.buffer.extend_from_slice(bytes);
+        self.at += bytes.len() as u64;
         Ok(())
     }
 
     /// Appends a range of another file.
+    ///
+    /// # Errors
+    /// As [`FileWriter::write`], and where the source ends before the range.
     pub fn copy(&mut self, source: &Path, offset: u64, len: u64) -> Result<()> {
-        self.advance(len);
+        if len == 0 {
+            return Ok(());
+        }
+        let end = offset.checked_add(len).and_then(|_| self.at.checked_add(len));
+        let end =
+            end.ok_or_else(|| format_error(source, format!("has no range of {len} bytes at {offset}")))?;
         match &mut self.pending {
             Some(p) if p.source == source && p.offset + p.len == offset => p.len += len,
             _ => {
-                self.flush_pending()?;
-                self.flush_buffer()?;
+                self.hand_over()?;
                 self.pending = Some(Pending { source: source.to_owned(), offset, len });
             }
         }
+        self.at = end;
         // A coalesced range is written before it grows too large for the flusher to keep up.
         if self.pending.as_ref().is_some_and(|p| p.len >= FLUSH_EVERY) {
             self.flush_pending()?;
@@ -87,33 +135,70 @@ impl FileWriter {
         Ok(())
     }
 
-    /// Writes what is buffered and waits until it is on the disk.
-    pub fn finish(mut self) -> Result<()> {
-        self.flush_pending()?;
-        self.flush_buffer()?;
-        if let Some((signal, thread)) = self.flusher.take() {
-            drop(signal);
-            // The thread only flushes; a panic there would be reported by the flush below.
-            let _ = thread.join();
+    /// States that everything before this mark (a growing number of the caller's) is appended.
+    pub(crate) fn mark(&mut self, mark: u64) -> Result<()> {
+        let pending = self.pending.as_ref().map_or(0, |p| p.len) + self.buffer.len() as u64;
+        if pending == 0 {
+            self.handed = mark;
+        } else if self.dirty + pending >= FLUSH_EVERY {
+            self.flush_pending()?;
+            self.flush_buffer()?;
+            self.handed = mark;
+            self.signal()?;
         }
-        self.file.sync_all().map_err(io_error(&self.path, "cannot be flushed to disk"))
+        Ok(())
     }
 
-    fn advance(&mut self, n: u64) {
-        self.at += n;
-        if self.at - self.flushed >= FLUSH_EVERY {
-            self.flushed = self.at;
-            if let Some((signal, _)) = &self.flusher {
-                // A full channel means that a flush is waiting already.
-                let _ = signal.try_send(());
-            }
+    /// The last mark before which everything is on the disk.
+    pub(crate) fn durable(&self) -> u64 {
+        self.flusher.durable()
+    }
+
+    /// Writes what is buffered and waits until the file, of `total` bytes, is on the disk. A shorter one is filled with
+    /// zeros.
+    ///
+    /// # Errors
+    /// Where the system refuses, now or in an earlier flush, or the file is longer.
+    pub fn finish(mut self, total: u64) -> Result<()> {
+        self.hand_over()?;
+        let len = self.file.metadata().map_err(io_error(&self.path, "cannot be read"))?.len();
+        if len > total {
+            return Err(format_error(&self.path, format!("got {len} bytes and {total} were planned")));
         }
+        if len < total {
+            self.file.set_len(total).map_err(write_error(&self.path, "cannot be extended", len))?;
+        }
+        let fail = |e| write_error(&self.path, "cannot be flushed to disk", total)(e);
+        self.flusher.stop().map_err(fail)?;
+        self.file.sync_all().map_err(fail)
+    }
+
+    fn signal(&mut self) -> Result<()> {
+        self.dirty = 0;
+        self.flusher.signal(self.handed).map_err(write_error(
+            &self.path,
+            "cannot be flushed to disk",
+            self.at,
+        ))
+    }
+
+    fn written(&mut self, n: u64) -> Result<()> {
+        self.dirty += n;
+        if self.dirty >= FLUSH_EVERY { self.signal() } else { Ok(()) }
+    }
+
+    /// Gives everything appended so far to the system.
+    fn hand_over(&mut self) -> Result<()> {
+        self.flush_pending()?;
+        self.flush_buffer()
     }
 
     fn flush_buffer(&mut self) -> Result<()> {
-        self.file.write_all(&self.buffer).map_err(io_error(&self.path, "cannot be written"))?;
+        let len = self.buffer.len() as u64;
+        let before = self.at.saturating_sub(len);
+        self.file.write_all(&self.buffer).map_err(write_error(&self.path, "cannot be written", before))?;
         self.buffer.clear();
-        Ok(())
+        self.written(len)
     }
 
     fn flush_pending(&mut self) -> Result<()> {
@@ -122,16 +207,41 @@ impl FileWriter {
             let file = File::open(&source).map_err(io_error(&source, "cannot be opened"))?;
             self.sources.insert(source.clone(), file);
         }
-        let from = &self.sources[&source];
         while len > 0 {
-            let chunk = usize::try_from(len).unwrap_or(usize::MAX).min(1 << 30);
+            let from = &self.sources[&source];
+            let chunk = len.min(FLUSH_EVERY) as usize;
             match rustix::fs::copy_file_range(from, Some(&mut offset), &self.file, None, chunk) {
-                Ok(0) => return Err(shrunk(&source)),
-                Ok(n) => len -= n as u64,
+                // Zero may also mean that this file system does not really copy: the plain way finds out.
+                Ok(0) => return self.copy_by_hand(&source, offset, len),
+                Ok(n) => {
+                    len -= n as u64;
+                    self.written(n as u64)?;
+                }
                 Err(rustix::io::Errno::INTR) => {}
-                Err(e) if refuses(e) => return copy_by_hand(from, &source, offset, len, &mut self.file, &self.path),
-                Err(e) => return Err(io_error(&self.path, "cannot be written")(e.into())),
+                Err(e) if refuses(e) => return self.copy_by_hand(&source, offset, len),
+                Err(e) => return Err(write_error(&self.path, "cannot be written", self.at - len)(e.into())),
             }
+        }
+        Ok(())
+    }
+
+    fn copy_by_hand(&mut self, source: &Path, offset: u64, mut len: u64) -> Result<()> {
+        let mut from = &self.sources[source];
+        from.seek(SeekFrom::Start(offset)).map_err(io_error(source, "cannot be read"))?;
+        let mut buffer = vec![0; BUFFER.min(len as usize)];
+        while len > 0 {
+            let want = (buffer.len() as u64).min(len) as usize;
+            let mut from = &self.sources[source];
+            let n = match from.read(&mut buffer[..want]) {
+                Ok(0) => return Err(shrunk(source)),
+                Ok(n) => n,
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(io_error(source, "cannot be read")(e)),
+            };
+            let written = self.file.write_all(&buffer[..n]);
+            written.map_err(write_error(&self.path, "cannot be written", self.at - len))?;
+            len -= n as u64;
+            self.written(n as u64)?;
         }
         Ok(())
     }
@@ -143,37 +253,75 @@ fn refuses(e: rustix::io::Errno) -> bool {
     matches!(e, E::XDEV | E::NOSYS | E::INVAL | E::OPNOTSUPP | E::BADF | E::PERM)
 }
 
-fn copy_by_hand(from: &File, source: &Path, offset: u64, len: u64, to: &mut File, path: &Path) -> Result<()> {
-    let mut from = from;
-    from.seek(SeekFrom::Start(offset)).map_err(io_error(source, "cannot be read"))?;
-    let mut rest = from.take(len);
-    let mut buffer = vec![0; BUFFER];
-    let mut done = 0;
-    while done < len {
-        let n = rest.read(&mut buffer).map_err(io_error(source, "cannot be read"))?;
-        if n == 0 {
-            return Err(shrunk(source));
-        }
-        to.write_all(&buffer[..n]).map_err(io_error(path, "cannot be written"))?;
-        done += n as u64;
-    }
-    Ok(())
-}
-
 fn shrunk(source: &Path) -> StoreError {
-    crate::error::format_error(source, "became shorter while it was read: another program changed it")
+    format_error(source, "ends before the range that is copied: another program changed it")
 }
 
-/// A thread that flushes on each signal, so that the disk is busy while bytes are still being made.
-fn spawn_flusher(file: &File) -> Option<(SyncSender<()>, JoinHandle<()>)> {
-    let file = file.try_clone().ok()?;
-    let (signal, signals) = sync_channel::<()>(1);
-    let builder = std::thread::Builder::new().name("flusher".to_owned()).stack_size(64 << 10);
-    let thread = builder.spawn(move || {
-        while signals.recv().is_ok() {
-            // An error shows again in the final flush, which reports it.
-            let _ = file.sync_data();
-        }
-    });
-    Some((signal, thread.ok()?))
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_named_with_the_bytes_before_it() {
+        let mut file = FileWriter::create(Path::new("/dev/full")).unwrap();
+        file.write(&[1; 1000]).unwrap();
+        let error = file.write(&vec![2; 2 * BUFFER]).unwrap_err();
+        assert!(matches!(error, StoreError::DiskFull { written: 0, .. }), "{error}");
+        let message = error.to_string();
+        assert!(
+            message.contains("/dev/full: the disk is full") && message.contains("unchanged"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn ranges_bytes_and_gaps_stand_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = dir.path().join("source");
+        let data: Vec<u8> = (0..5_000_000_u32).map(|i| (i % 251) as u8).collect();
+        std::fs::write(&source, &data).unwrap();
+        let path = dir.path().join("out");
+        let mut file = FileWriter::create(&path).unwrap();
+        file.write(b"head").unwrap();
+        file.copy(&source, 100, 1_000_000).unwrap();
+        file.copy(&source, 1_000_100, 2_000_000).unwrap();
+        file.copy(&source, 7, 3).unwrap();
+        file.go_to(3_000_010).unwrap();
+        file.write(b"tail").unwrap();
+        file.go_to(1).unwrap();
+        file.write(b"E").unwrap();
+        file.finish(3_000_020).unwrap();
+        let mut wanted = b"hEad".to_vec();
+        wanted.extend(&data[100..3_000_100]);
+        wanted.extend(&data[7..10]);
+        wanted.extend(b"\0\0\0tail\0\0\0\0\0\0");
+        assert!(std::fs::read(&path).unwrap() == wanted);
+    }
+
+    #[test]
+    fn the_plain_copy_gives_the_same_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = dir.path().join("source");
+        let data: Vec<u8> = (0..3_000_000_u32).map(|i| (i % 253) as u8).collect();
+        std::fs::write(&source, &data).unwrap();
+        let path = dir.path().join("out");
+        let mut file = FileWriter::create(&path).unwrap();
+        file.sources.insert(source.clone(), File::open(&source).unwrap());
+        file.at = 2_500_000;
+        file.copy_by_hand(&source, 10, 2_500_000).unwrap();
+        file.finish(2_500_000).unwrap();
+        assert!(std::fs::read(&path).unwrap() == data[10..2_500_010]);
+    }
+
+    #[test]
+    fn a_source_that_shrank_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = dir.path().join("source");
+        std::fs::write(&source, [0; 100]).unwrap();
+        let mut file = FileWriter::create(&dir.path().join("out")).unwrap();
+        file.copy(&source, 50, 51).unwrap();
+        let message = file.finish(51).unwrap_err().to_string();
+        assert!(message.contains("source") && message.contains("another program"), "{message}");
+    }
 }
