@@ -4,7 +4,8 @@ Usage: check_exports.py --bench pomona-bench --prompts prompts.json [--hf DIR] [
                         [--gguf FILE --source-gguf FILE --removed 3,7]
  1. --hf: transformers (AutoModelForCausalLM, float32) gives our last logits: max |a - b| <= 1e-4 * max(1, max |b|).
  2. --gguf-f32: llama.cpp gives our 64 greedy tokens on every prompt.
- 3. --gguf: every tensor has the bytes of the source's tensor, and every per-layer metadata array the new length.
+ 3. --gguf: every tensor has the bytes of the source's tensor, and every metadata key its value, cut to the new
+    depth where it is a list with one entry a block.
 Runs in an environment with torch, transformers and gguf. Exits with 1 where a check fails; prints a JSON summary."""
 
 import argparse
@@ -58,17 +59,44 @@ def check_bytes(args):
         name = tensor.name
         if name.startswith("blk."):
             _, index, rest = name.split(".", 2)
-            name = f"blk.{kept[int(index)]}.{rest}"
-        same = old[name].tensor_type == tensor.tensor_type and old[name].data.tobytes() == tensor.data.tobytes()
-        if not same:
+            name = f"blk.{kept[int(index)]}.{rest}" if int(index) < len(kept) else f"no block {index}"
+        twin = old.get(name)
+        same = twin is not None and (twin.tensor_type, list(twin.shape)) == (tensor.tensor_type, list(tensor.shape))
+        if not same or twin.data.tobytes() != tensor.data.tobytes():
             wrong.append(tensor.name)
     gone = [n for n in old if n.startswith("blk.") and int(n.split(".")[1]) in removed]
     complete = len(output.tensors) == len(old) - len(gone)
-    lists = [n for n, f in output.fields.items() if not n.startswith("tokenizer.") and isinstance(f.contents(), list)
-             and n in source.fields and len(source.fields[n].contents()) == depth and len(f.contents()) != len(kept)]
-    count = int(next(f for n, f in output.fields.items() if n.endswith(".block_count")).contents())
-    ok = not wrong and not lists and complete and count == len(kept)
-    return {"ok": ok, "tensors": len(output.tensors), "different": wrong, "uncut_lists": lists, "block_count": count}
+    found = {t.name for t in output.tensors}
+    strays = sorted(name for name in found if name.startswith("blk.") and int(name.split(".")[1]) >= len(kept))
+    metadata, cut = check_metadata(source, output, depth, kept)
+    ok = not wrong and not strays and not metadata and complete and len(found) == len(output.tensors)
+    return {"ok": ok, "tensors": len(found), "different": wrong + strays, "metadata": metadata, "lists_cut": cut,
+            "block_count": len(kept)}
+
+
+def check_metadata(source, output, depth, kept):
+    """(what is wrong, which per-layer lists were cut): every key keeps its value and type, but the depth and the
+    architecture's per-layer lists are cut to the kept blocks; general.* may say something else."""
+    before, after = ({name: field for name, field in reader.fields.items() if not name.startswith("GGUF.")}
+                     for reader in (source, output))
+    architecture = before["general.architecture"].contents()
+    wrong, cut = [], []
+    for name in sorted(before.keys() | after.keys()):
+        if name.startswith("general.") and name != "general.architecture":
+            continue
+        if name not in before or name not in after:
+            wrong.append(f"{name}: {'missing' if name in before else 'not in the source'}")
+            continue
+        expected = before[name].contents()
+        if name == f"{architecture}.block_count":
+            expected = len(kept)
+        elif name.startswith(f"{architecture}.") and isinstance(expected, list) and len(expected) == depth:
+            expected = [expected[block] for block in kept]
+            cut.append(name)
+        found = after[name].contents()
+        if found != expected or after[name].types != before[name].types:
+            wrong.append(f"{name}: {str(found)[:60]}, expected {str(expected)[:60]}")
+    return wrong, cut
 
 
 def speed(args, model):

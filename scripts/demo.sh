@@ -15,7 +15,7 @@ if [ -n "${POMONA_DATA:-}" ]; then
   text=$POMONA_DATA/text/wikitext-2/valid.txt
   calibration=(--data "$text:1-1880"); evaluation=(--data "$text:1881-3760")
 fi
-mkdir -p target/demo
+rm -rf target/demo; mkdir -p target/demo
 "$pomona" compress "$model" --method depth --criterion perplexity --target blocks=3 "${calibration[@]}" -o "$out" --force
 for which in dense pruned; do
   this=$model; [ "$which" = pruned ] && this=$out

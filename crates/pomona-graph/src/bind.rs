@@ -9,6 +9,20 @@ use crate::op::{Op, SplitMap};
 use crate::shape::infer;
 
 impl Op {
+    /// Dimensions among its attributes.
+    pub fn dims(&self) -> Vec<&Dim> {
+        match self {
+            Op::Reshape { shape } | Op::Expand { shape } => shape.iter().collect(),
+            Op::Resize { size, .. } => size.iter().collect(),
+            Op::Range { end } => vec![end],
+            Op::Slice { start, end, .. } => vec![start, end],
+            Op::Split { map: SplitMap::Parts { sizes } | SplitMap::Interleaved { sizes, .. }, .. } => {
+                sizes.iter().collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
     /// The operator with symbols replaced in its attributes.
     pub fn bind(&self, sizes: &Bindings) -> Result<Op> {
         let all = |dims: &[Dim]| dims.iter().map(|d| d.bind(sizes)).collect::<Result<Shape>>();
@@ -34,9 +48,10 @@ impl Op {
 }
 
 impl Graph {
-    /// Every symbol in its inputs, states and values.
+    /// Every symbol in its inputs, states, values and attributes.
     pub fn symbols(&self) -> BTreeSet<String> {
-        self.values.iter().flat_map(|v| &v.shape).flat_map(Dim::symbols).collect()
+        let attributes = self.nodes.iter().flat_map(|n| n.op.dims());
+        self.values.iter().flat_map(|v| &v.shape).chain(attributes).flat_map(Dim::symbols).collect()
     }
 
     /// The graph with these sizes, every shape concrete; an error that names a symbol without a size.
@@ -45,6 +60,7 @@ impl Graph {
         if let Some(symbol) = bound.symbols().first() {
             return Err(GraphError::Unbound { what: format!("graph `{}`", self.name), dim: symbol.clone() });
         }
+        bound.validate()?;
         Ok(bound)
     }
 

@@ -102,6 +102,7 @@ impl GraphBuilder {
     /// A further name of a tensor in the source (a tied weight).
     pub fn alias(&mut self, id: TensorId, name: &str) {
         self.graph.tensors[id.0 as usize].aliases.push(name.to_owned());
+        self.tensors.insert(name.to_owned(), id);
     }
 
     /// Shape of a value.

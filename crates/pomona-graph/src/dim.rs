@@ -15,6 +15,9 @@ use crate::error::GraphError;
 /// Sizes for symbols, as given to [`crate::Graph::bind`].
 pub type Bindings = BTreeMap<String, i64>;
 
+/// Products of sums are written out: without a limit a short expression in a hostile file takes hours.
+const MAX_TERMS: usize = 64;
+
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Atom {
     Symbol(Arc<str>),
@@ -58,10 +61,12 @@ impl Dim {
                     "{self} / 0: a dimension cannot be divided by zero"
                 )));
             }
-            (Some(a), Some(b)) => return Ok(a.div_euclid(b).into()),
+            // Rounds down for negative divisors too; the smallest integer by -1 has no result.
+            (Some(a), Some(b)) => return a.checked_div_euclid(b).map(Dim::from).ok_or_else(overflow),
             (_, Some(1)) => return Ok(self.clone()),
-            (None, Some(b)) if self.terms.iter().all(|(_, f)| f % b == 0) => {
-                return Ok(Self { terms: self.terms.iter().map(|(a, f)| (a.clone(), f / b)).collect() });
+            (None, Some(b)) if self.terms.iter().all(|(_, f)| f.checked_rem(b) == Some(0)) => {
+                let divided = self.terms.iter().map(|(a, f)| Some((a.clone(), f.checked_div(b)?)));
+                return Ok(Self { terms: divided.collect::<Option<_>>().ok_or_else(overflow)? });
             }
             _ if self == by => return Ok(1.into()),
             _ => {}
@@ -75,7 +80,7 @@ impl Dim {
     /// Exact division: an error where the remainder is known not to be zero.
     pub fn exact_div(&self, by: &Dim) -> Result<Dim, GraphError> {
         if let (Some(a), Some(b)) = (self.as_int(), by.as_int()) {
-            if b == 0 || a % b != 0 {
+            if a.checked_rem(b) != Some(0) {
                 return Err(GraphError::Dimension(format!("{a} is not divisible by {b}")));
             }
         }
@@ -92,10 +97,10 @@ impl Dim {
                 let at = rest.iter().position(|r| r == a)?;
                 rest.remove(at);
             }
-            if f % factor != 0 {
+            if f.checked_rem(*factor)? != 0 {
                 return None;
             }
-            out.push((rest, f / factor));
+            out.push((rest, f.checked_div(*factor)?));
         }
         Some(Self::normal(out))
     }
@@ -155,6 +160,11 @@ impl Dim {
 
     /// Product; an error on overflow of 64 bits.
     pub fn checked_mul(&self, other: &Dim) -> Result<Dim, GraphError> {
+        if self.terms.len().saturating_mul(other.terms.len()) > MAX_TERMS {
+            return Err(GraphError::Dimension(format!(
+                "a dimension has more than {MAX_TERMS} terms: no model's size is such a product of sums"
+            )));
+        }
         let mut sum = Dim::from(0);
         for (a, fa) in &self.terms {
             for (b, fb) in &other.terms {
@@ -290,4 +300,74 @@ pub type Shape = Vec<Dim>;
 pub fn show_shape(shape: &[Dim]) -> String {
     let parts: Vec<String> = shape.iter().map(Dim::to_string).collect();
     format!("[{}]", parts.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::parse_dim;
+
+    fn small() -> impl Strategy<Value = Dim> {
+        let leaf = prop_oneof![(-9_i64..9).prop_map(Dim::from), "[a-c]".prop_map(Dim::symbol)];
+        leaf.prop_recursive(3, 12, 2, |inner| {
+            prop_oneof![
+                (inner.clone(), inner.clone()).prop_map(|(a, b)| a + b),
+                (inner.clone(), inner.clone()).prop_map(|(a, b)| a - b),
+                (inner.clone(), inner.clone()).prop_map(|(a, b)| a.checked_mul(&b).unwrap_or(a)),
+                (inner, 1_i64..5).prop_map(|(a, b)| a.floor_div(&b.into()).unwrap()),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn printed_dimensions_are_read_back(d in small()) {
+            prop_assert_eq!(parse_dim(&d.to_string()).unwrap(), d);
+        }
+
+        #[test]
+        fn binding_commutes_with_arithmetic(a in small(), b in small(), x in 1_i64..7, y in 1_i64..7, z in 1_i64..7) {
+            let sizes = Bindings::from([("a".into(), x), ("b".into(), y), ("c".into(), z)]);
+            let bound = |d: &Dim| d.bind(&sizes).unwrap().as_int().unwrap();
+            prop_assert_eq!(bound(&(a.clone() + &b)), bound(&a) + bound(&b));
+            prop_assert_eq!(bound(&(a.clone() - &b)), bound(&a) - bound(&b));
+            if let Ok(product) = a.checked_mul(&b) {
+                prop_assert_eq!(bound(&product), bound(&a) * bound(&b));
+            }
+            prop_assert_eq!(bound(&a.floor_div(&3.into()).unwrap()), bound(&a).div_euclid(3));
+        }
+    }
+
+    #[test]
+    fn hostile_expressions_are_errors() {
+        for text in [
+            "floor(-9223372036854775807 - 1, -1)",
+            "floor(h - 9223372036854775807 - 1, 0)",
+            "9223372036854775807 + 1",
+            "99999999999999999999",
+            "(((((((((((((((((((((((((((((((((1)))))))))))))))))))))))))))))))))",
+            "(a+b+c+d+e+f+g+h+i)*(a+b+c+d+e+f+g+h+i)",
+            "a +",
+            "",
+        ] {
+            assert!(parse_dim(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn equal_expressions_are_equal() {
+        for (a, b) in [
+            ("2*h - h", "h"),
+            ("floor(4*h, 2)", "2*h"),
+            ("h*w", "w*h"),
+            ("floor(h*w, w)", "h"),
+            ("h - h", "0"),
+        ] {
+            assert_eq!(parse_dim(a).unwrap(), parse_dim(b).unwrap(), "{a}");
+        }
+        assert_ne!(parse_dim("floor(h, 2)").unwrap(), parse_dim("h").unwrap());
+    }
 }

@@ -20,10 +20,10 @@ mod tensor;
 mod validate;
 
 pub use annotation::{Annotation, QuantTarget};
+pub use axis::{AxisGroup, axis_groups};
 pub use build::GraphBuilder;
 pub use dim::{Bindings, Dim, Shape, show_shape};
 pub use dim_parse::parse as parse_dim;
-pub use axis::{AxisGroup, axis_groups};
 pub use edit::{Cost, Edit, PLAN_VERSION, Plan, Target, apply, renamed, renumber};
 pub use error::{GraphError, Result};
 pub use graph::{Graph, Node, NodeId, Port, StatePort, Value, ValueId, ValueRef};
@@ -32,7 +32,8 @@ pub use recipe::{
     Distribution, Expr, Recipe, RecipeOutput, SourceTensor, Sources, Term, compose, is_plain_dtype,
 };
 pub use region::{
-    NamedBlock, Region, RegionKind, SideOutput, blocks, named_blocks, region_at, regions, span, sublayers, why_not,
+    NamedBlock, Region, RegionKind, SideOutput, blocks, named_blocks, region_at, regions, span, sublayers,
+    why_not,
 };
 pub use shape::infer;
 pub use tensor::{Role, Slot, TensorDef, TensorId};

@@ -27,6 +27,20 @@ impl Graph {
                 return Err(fault(format!("tensor `{}` of shape {:?} is too large", t.name, t.shape)));
             }
         }
+        for (i, value) in self.values.iter().enumerate() {
+            let sizes: Option<Vec<i64>> = value.shape.iter().map(crate::Dim::as_int).collect();
+            let negative = value.shape.iter().filter_map(crate::Dim::as_int).any(|d| d < 0);
+            let large = sizes.is_some_and(|s| {
+                let count = s.iter().try_fold(1_u64, |n, d| n.checked_mul(d.unsigned_abs()));
+                count.is_none_or(|n| n > MAX_ELEMENTS)
+            });
+            if negative || large {
+                return Err(fault(format!(
+                    "value {i} has the impossible shape {}",
+                    show_shape(&value.shape)
+                )));
+            }
+        }
         let mut made = vec![false; self.values.len()];
         let mut ports = HashSet::new();
         let sources = self.inputs.iter().map(|p| (&p.name, p.value));
@@ -47,6 +61,11 @@ impl Graph {
             };
             if node.path.is_empty() || !paths.insert(node.path.as_str()) {
                 return Err(node_fault("has no path or shares it with another node".to_owned()));
+            }
+            if !finite(node) {
+                return Err(node_fault(
+                    "has an attribute that is no finite number; leave the bound out instead".to_owned(),
+                ));
             }
             if let Some(v) = node.inputs.iter().find(|v| !known(**v) || !made[v.0 as usize]) {
                 return Err(node_fault(format!("reads value {} before it is made", v.0)));
@@ -84,7 +103,11 @@ impl Graph {
                 }
             }
         }
+        let mut given = HashSet::new();
         for port in &self.outputs {
+            if port.name.is_empty() || !given.insert(&port.name) {
+                return Err(fault(format!("output `{}` has no name or stands twice", port.name)));
+            }
             if !known(port.value) || !made[port.value.0 as usize] {
                 return Err(fault(format!("output `{}` is a value that nothing makes", port.name)));
             }
@@ -94,7 +117,7 @@ impl Graph {
                 return Err(fault(format!("state `{}` is a value that nothing makes", state.name)));
             }
             let (old, new) = (self.value(state.input), self.value(state.output));
-            if old.ty != new.ty || !same_shape(old, new) {
+            if old.ty != new.ty || !grows(old, new) {
                 return Err(fault(format!(
                     "state `{}` goes in as {} and comes out as {}",
                     state.name,
@@ -112,4 +135,40 @@ impl Graph {
 
 fn same_shape(a: &Value, b: &Value) -> bool {
     a.shape.len() == b.shape.len() && a.shape.iter().zip(&b.shape).all(|(x, y)| compatible(x, y))
+}
+
+/// A state keeps its shape, or grows along one axis: a cache takes up what a step adds.
+fn grows(old: &Value, new: &Value) -> bool {
+    let larger =
+        |(a, b): (&crate::Dim, &crate::Dim)| matches!((a.as_int(), b.as_int()), (Some(a), Some(b)) if b > a);
+    let differing = old.shape.iter().zip(&new.shape).filter(|(a, b)| !compatible(a, b));
+    old.shape.len() == new.shape.len() && differing.clone().count() <= 1 && differing.into_iter().all(larger)
+}
+
+/// Numbers in attributes: JSON has no infinities, and an attribute that is not a number is a damaged file.
+fn finite(node: &crate::Node) -> bool {
+    use crate::op::{Activation, Op, PadMode, RopeScaling};
+    let numbers: Vec<f64> = match &node.op {
+        Op::LayerNorm { eps, .. } | Op::GroupNorm { eps, .. } | Op::InstanceNorm { eps } => vec![*eps],
+        Op::RmsNorm { eps, offset } => vec![*eps, *offset],
+        Op::BatchNorm { eps, momentum, .. } => vec![*eps, *momentum],
+        Op::Activation { function: Activation::LeakyRelu(a) | Activation::Elu(a) } => vec![*a],
+        Op::Activation { function: Activation::HardSigmoid(a, b) } => vec![*a, *b],
+        Op::Scalar { value, .. } => vec![*value],
+        Op::Pad { mode: PadMode::Constant { value }, .. } => vec![*value],
+        Op::Sinusoid { max_period, shift, .. } => vec![*max_period, *shift],
+        Op::Dropout { rate } => vec![*rate],
+        Op::Clip { min, max } => min.iter().chain(max).copied().collect(),
+        Op::Attention(a) => [Some(a.scale), a.softcap].into_iter().flatten().collect(),
+        Op::Rope(a) => match &a.scaling {
+            RopeScaling::None => vec![a.theta],
+            RopeScaling::Linear { factor } => vec![a.theta, *factor],
+            RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, .. } => {
+                vec![a.theta, *factor, *low_freq_factor, *high_freq_factor]
+            }
+            RopeScaling::Divisors { divisors } => divisors.clone(),
+        },
+        _ => Vec::new(),
+    };
+    numbers.into_iter().all(f64::is_finite)
 }

@@ -166,7 +166,7 @@ pub(crate) fn agree(
     what: impl FnOnce() -> String,
 ) -> std::result::Result<(), String> {
     match found.as_int() {
-        Some(v) if v != wanted as i64 => Err(format!("{}: {v} against {wanted}", what())),
+        Some(v) if usize::try_from(v) != Ok(wanted) => Err(format!("{}: {v} against {wanted}", what())),
         _ => Ok(()),
     }
 }

@@ -20,6 +20,10 @@ fn spatial<'a>(c: &Context<'a>, axes: usize) -> Check<&'a [Dim]> {
 
 fn check_attrs(attrs: &ConvAttrs) -> Check<usize> {
     let n = attrs.stride.len();
+    let all = attrs.stride.iter().chain(&attrs.dilation).chain(attrs.padding.iter().flatten());
+    if all.chain([&attrs.groups]).any(|v| *v > 1 << 32) {
+        return Err("stride, padding, dilation or groups is beyond 2^32".to_owned());
+    }
     if attrs.padding.len() != n || attrs.dilation.len() != n {
         return Err("stride, padding and dilation have different lengths".to_owned());
     }
@@ -29,10 +33,16 @@ fn check_attrs(attrs: &ConvAttrs) -> Check<usize> {
     Ok(n)
 }
 
+/// Elements from the first to the last that a kernel reads.
+fn span(kernel: usize, dilation: usize) -> Check<usize> {
+    let reach = (kernel - 1).checked_mul(dilation).and_then(|r| r.checked_add(1));
+    reach.filter(|r| i64::try_from(*r).is_ok()).ok_or_else(|| "the kernel's reach overflows".to_owned())
+}
+
 /// `floor((in + before + after - span) / stride) + 1`, or with `ceil`.
 fn window(size: &Dim, [before, after]: [usize; 2], span: usize, stride: usize, ceil: bool) -> Check<Dim> {
     let padded = size.clone() + before + after;
-    if padded.as_int().is_some_and(|p| p < span as i64) {
+    if padded.as_int().is_some_and(|p| i64::try_from(span).map_or(true, |s| p < s)) {
         return Err(format!("a window of {span} does not fit the padded size {padded}"));
     }
     let room = padded.clone() - span;
@@ -40,7 +50,9 @@ fn window(size: &Dim, [before, after]: [usize; 2], span: usize, stride: usize, c
     let out = room.floor_div(&stride.into()).map_err(|e| e.to_string())? + 1;
     // A ceiling window must begin inside the input or its leading border.
     match (ceil, out.as_int(), size.as_int()) {
-        (true, Some(n), Some(s)) if (n - 1) * stride as i64 >= s + before as i64 => Ok((n - 1).into()),
+        (true, Some(n), Some(s)) if i128::from(n - 1) * stride as i128 >= i128::from(s) + before as i128 => {
+            Ok((n - 1).into())
+        }
         _ => Ok(out),
     }
 }
@@ -65,7 +77,7 @@ pub(super) fn conv(c: &Context<'_>, attrs: &ConvAttrs) -> Inferred {
     c.check_weight(Slot::Bias, &[*out])?;
     let mut shape: Shape = vec![c.shape(0)[0].clone(), (*out).into()];
     for (i, size) in sizes.iter().enumerate() {
-        let span = (kernel[i] - 1).checked_mul(attrs.dilation[i]).ok_or("kernel overflows")? + 1;
+        let span = span(kernel[i], attrs.dilation[i])?;
         shape.push(window(size, attrs.padding[i], span, attrs.stride[i], false)?);
     }
     c.one(shape, ValueType::Float)
@@ -91,7 +103,7 @@ pub(super) fn conv_transpose(c: &Context<'_>, attrs: &ConvAttrs, output_padding:
     c.check_weight(Slot::Bias, &[out])?;
     let mut shape: Shape = vec![c.shape(0)[0].clone(), out.into()];
     for (i, size) in sizes.iter().enumerate() {
-        let span = (kernel[i] - 1).checked_mul(attrs.dilation[i]).ok_or("kernel overflows")? + 1;
+        let span = span(kernel[i], attrs.dilation[i])?;
         let [before, after] = attrs.padding[i];
         let grown = (size.clone() - 1) * attrs.stride[i] + span + output_padding[i];
         let result = grown - before - after;
@@ -111,6 +123,9 @@ pub(super) fn pool(
     ceil: bool,
 ) -> Inferred {
     let n = kernel.len();
+    if kernel.iter().chain(stride).chain(padding.iter().flatten()).any(|v| *v > 1 << 32) {
+        return Err("kernel, stride or padding is beyond 2^32".to_owned());
+    }
     if stride.len() != n || padding.len() != n || stride.contains(&0) || kernel.contains(&0) {
         return Err("kernel, stride and padding do not fit together".to_owned());
     }

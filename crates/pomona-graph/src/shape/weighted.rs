@@ -61,7 +61,7 @@ pub(super) fn layer_norm(c: &Context<'_>, axes: usize) -> Inferred {
 pub(super) fn channel_norm(c: &Context<'_>, groups: usize) -> Inferred {
     let channels = c.axis(0, 1)?;
     if let Some(n) = channels.as_int() {
-        if groups == 0 || n % groups as i64 != 0 {
+        if i64::try_from(groups).ok().and_then(|g| n.checked_rem(g)) != Some(0) {
             return Err(format!("{n} channels do not form {groups} groups"));
         }
     }
@@ -137,7 +137,10 @@ pub(super) fn rope(c: &Context<'_>, a: &RopeAttrs) -> Inferred {
         ));
     }
     let width = per_head(&c.shape(0)[2], a.heads, "the width")?;
-    if a.rotary % 2 != 0 || a.rotary == 0 || width.is_some_and(|w| w < a.rotary as i64) {
+    if a.rotary % 2 != 0
+        || a.rotary == 0
+        || width.is_some_and(|w| usize::try_from(w).is_ok_and(|w| w < a.rotary))
+    {
         return Err(format!(
             "turns {} channels of heads that have {width:?}: an even number was expected",
             a.rotary

@@ -54,8 +54,10 @@ fn grow(expr: Expr, choice: u8, random: &[u8; 6], known: &dyn Fn(&str) -> Option
         }
         7 => {
             let n: usize = t.shape.iter().product();
-            let first =
-                (1..=n.max(1)).rev().find(|d| n.is_multiple_of(*d) && *d <= 2 + random[1] as usize % 8).unwrap_or(1);
+            let first = (1..=n.max(1))
+                .rev()
+                .find(|d| n.is_multiple_of(*d) && *d <= 2 + random[1] as usize % 8)
+                .unwrap_or(1);
             Expr::Reshape { shape: vec![first, n / first], of }
         }
         8 => Expr::Reshape { shape: t.shape.iter().copied().chain([1]).collect(), of },
