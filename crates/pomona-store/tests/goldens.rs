@@ -4,7 +4,8 @@
 use std::path::PathBuf;
 
 use pomona_store::{
-    Checkpoint, Encoding, GgufValue, GgufWriter, OutputDir, OutputOptions, TensorSink, TensorSpec, decode, encode,
+    Checkpoint, Encoding, GgufValue, GgufWriter, OutputDir, OutputOptions, TensorSink, TensorSpec, decode,
+    encode,
 };
 
 fn golden(name: &str) -> PathBuf {
@@ -16,7 +17,10 @@ fn golden(name: &str) -> PathBuf {
 fn assert_bits(found: &[f32], wanted: &[f32], what: &str) {
     assert_eq!(found.len(), wanted.len(), "{what}");
     for (i, (f, w)) in found.iter().zip(wanted).enumerate() {
-        assert!(f.to_bits() == w.to_bits() || f.is_nan() && w.is_nan(), "{what}: element {i} is {f:e}, not {w:e}");
+        assert!(
+            f.to_bits() == w.to_bits() || f.is_nan() && w.is_nan(),
+            "{what}: element {i} is {f:e}, not {w:e}"
+        );
     }
 }
 
@@ -62,7 +66,10 @@ fn encoding_rounds_to_nearest_even() {
         assert_eq!(found.len(), wanted.len());
         for ((v, f), w) in values.iter().zip(found.chunks(2)).zip(wanted.chunks(2)) {
             let [f, w] = [f, w].map(|b| u16::from_le_bytes([b[0], b[1]]));
-            assert!(f == w || v.is_nan() && f & nan == nan && f & !nan & 0x7fff != 0, "{v:e} to {encoding}: {f:x}, not {w:x}");
+            assert!(
+                f == w || v.is_nan() && f & nan == nan && f & !nan & 0x7fff != 0,
+                "{v:e} to {encoding}: {f:x}, not {w:x}"
+            );
         }
     }
     let mut found = Vec::new();
@@ -100,7 +107,8 @@ fn reference_gguf_is_read() {
         assert_eq!(file.gguf(key), Some(value), "{key}");
     }
     assert_eq!(file.gguf_metadata().len(), wanted.len());
-    let shapes: Vec<_> = file.tensors().iter().map(|t| (t.name.as_str(), t.encoding.name(), t.shape.clone())).collect();
+    let shapes: Vec<_> =
+        file.tensors().iter().map(|t| (t.name.as_str(), t.encoding.name(), t.shape.clone())).collect();
     assert_eq!(
         shapes,
         [
@@ -137,6 +145,7 @@ fn reference_gguf_is_rewritten_byte_for_byte() {
     }
     sink.finish().unwrap();
     let path = out.commit().unwrap();
-    let [found, wanted] = [path.join("model.gguf"), golden("reference.gguf")].map(|p| std::fs::read(p).unwrap());
+    let [found, wanted] =
+        [path.join("model.gguf"), golden("reference.gguf")].map(|p| std::fs::read(p).unwrap());
     assert!(found == wanted, "{} bytes, the reference has {}", found.len(), wanted.len());
 }
