@@ -11,7 +11,7 @@ const MAX_CONFIG: u64 = 64 << 20;
 /// Largest width, count or length in a config: far beyond any model, far below where products overflow.
 const MAX_SIZE: u64 = 1 << 31;
 /// Most blocks: what a hostile config could ask to be built.
-const MAX_DEPTH: usize = 16_384;
+pub(crate) const MAX_DEPTH: usize = 16_384;
 
 /// Reads a JSON object from a file.
 pub(crate) fn read_object(path: &Path) -> Result<Value> {
@@ -137,9 +137,8 @@ impl<'a> Fields<'a> {
         let list: Option<Vec<&str>> = v.as_array().and_then(|a| a.iter().map(Value::as_str).collect());
         match list {
             Some(list) if list.len() == n => Ok(Some(list)),
-            Some(list) => {
-                Err(self.fault(key, format!("has {} entries; one for each of {n} blocks was expected", list.len())))
-            }
+            Some(list) => Err(self
+                .fault(key, format!("has {} entries; one for each of {n} blocks was expected", list.len()))),
             None => Err(self.wrong(key, "a list of strings", v)),
         }
     }

@@ -102,7 +102,8 @@ fn put_shape(hash: &mut Hasher, shape: &[usize]) {
 fn sorted(value: &Value, outermost: bool) -> Value {
     match value {
         Value::Object(map) => {
-            let mut keys: Vec<_> = map.keys().filter(|k| !(outermost && INCIDENTAL.contains(&k.as_str()))).collect();
+            let mut keys: Vec<_> =
+                map.keys().filter(|k| !(outermost && INCIDENTAL.contains(&k.as_str()))).collect();
             keys.sort_unstable();
             keys.into_iter().map(|k| (k.clone(), sorted(&map[k], false))).collect()
         }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use pomona_graph::{Graph, GraphError, Plan, Recipe};
+use pomona_graph::{Expr, Graph, GraphError, Plan, Recipe};
 use pomona_store::Checkpoint;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -69,7 +69,10 @@ pub(crate) fn read(dir: &Path) -> Result<Manifest> {
     let bad = |e: serde_json::Error| file_error(&path, format!("is not a manifest: {e}"));
     let head: Head = serde_json::from_str(&text).map_err(bad)?;
     if head.version != VERSION {
-        let message = format!("has version {}; this program reads version {VERSION}: make the output again", head.version);
+        let message = format!(
+            "has version {}; this program reads version {VERSION}: make the output again",
+            head.version
+        );
         return Err(file_error(&path, message));
     }
     serde_json::from_str(&text).map_err(bad)
@@ -83,6 +86,13 @@ pub(crate) fn open(dir: &Path) -> Result<Model> {
     let mut components = Vec::with_capacity(manifest.components.len());
     for Part { graph, import } in manifest.components {
         graph.validate()?;
+        if let Some(o) = import.outputs.iter().find(|o| !only_rearranges(&o.expr)) {
+            return Err(tensor_error(
+                &path,
+                &o.name,
+                "is made from more than the files' tensors, which no output is",
+            ));
+        }
         import.check(&|name| source_of(Some(&checkpoint), name))?;
         for t in &graph.tensors {
             let made = import.output(&t.name).filter(|o| o.shape == t.shape);
@@ -106,4 +116,22 @@ pub(crate) fn open(dir: &Path) -> Result<Model> {
         lineage: manifest.lineage,
         unused: Vec::new(),
     })
+}
+
+/// What an import does. Operations that make tensors larger than their sources are never in a manifest: a damaged one
+/// must not ask for more memory than its files have elements.
+fn only_rearranges(expr: &Expr) -> bool {
+    match expr {
+        Expr::Copy { .. } => true,
+        Expr::Gather { of, .. }
+        | Expr::Split { of, .. }
+        | Expr::Transpose { of, .. }
+        | Expr::Reshape { of, .. }
+        | Expr::Cast { of, .. }
+        | Expr::Decode { of } => only_rearranges(of),
+        Expr::Concat { of, .. } => of.iter().all(only_rearranges),
+        Expr::Tile { .. } | Expr::WeightedSum { .. } | Expr::Initialise { .. } | Expr::Literal { .. } => {
+            false
+        }
+    }
 }

@@ -167,7 +167,8 @@ pub(crate) fn import_by_name(
             tensor_error(path, &file_name(&t.name), hint)
         })?;
         if info.shape != t.shape {
-            let message = format!("has shape {:?} in the file; the config asks for {:?}", info.shape, t.shape);
+            let message =
+                format!("has shape {:?} in the file; the config asks for {:?}", info.shape, t.shape);
             return Err(tensor_error(&info.file, &info.name, message));
         }
         t.dtype = info.encoding.name().to_owned();

@@ -15,7 +15,9 @@ use crate::model::{Component, Model, SourceKind};
 pub(crate) fn unknown(path: &Path, config: &Value) -> ModelError {
     let known = known_types().join(", ");
     let message = match config.get("model_type").and_then(Value::as_str) {
-        Some(t) => format!("is \"{t}\", which is not known, and without weights there are no shapes; known are {known}"),
+        Some(t) => format!(
+            "is \"{t}\", which is not known, and without weights there are no shapes; known are {known}"
+        ),
         None => format!("is missing; known are {known}"),
     };
     ModelError::Config { path: path.to_owned(), key: "model_type".to_owned(), message }
@@ -76,9 +78,13 @@ pub(crate) fn number_after(name: &str, prefix: &str) -> Option<usize> {
     rest.split('.').next()?.parse().ok()
 }
 
-/// Prefixes of numbered modules, outermost numbers only, that look like a stack of equal blocks.
+/// Name within a block, and shape, of each of its tensors.
+type Contents = BTreeSet<(String, Vec<usize>)>;
+
+/// Prefixes of numbered modules that look like a stack of blocks: outermost numbers only, at least one tensor of the same
+/// name and shape in every block, so that stacks with a few blocks of another kind count too.
 pub(crate) fn block_lists(graph: &Graph) -> Vec<String> {
-    let mut lists: BTreeMap<String, BTreeMap<usize, BTreeSet<(String, Vec<usize>)>>> = BTreeMap::new();
+    let mut lists: BTreeMap<String, BTreeMap<usize, Contents>> = BTreeMap::new();
     for t in &graph.tensors {
         let parts: Vec<&str> = t.name.split('.').collect();
         let Some(at) = parts.iter().position(|p| p.parse::<usize>().is_ok()) else { continue };
@@ -86,9 +92,10 @@ pub(crate) fn block_lists(graph: &Graph) -> Vec<String> {
         let inside = (parts[at + 1..].join("."), t.shape.clone());
         lists.entry(parts[..at].join(".")).or_default().entry(i).or_default().insert(inside);
     }
-    let stack = |blocks: &BTreeMap<usize, BTreeSet<(String, Vec<usize>)>>| {
-        let first = blocks.values().next();
-        blocks.len() > 1 && first.is_some_and(|f| f.len() > 1) && blocks.values().all(|b| Some(b) == first)
+    let stack = |blocks: &BTreeMap<usize, Contents>| {
+        let Some(first) = blocks.values().next() else { return false };
+        let shared = first.iter().any(|t| blocks.values().all(|b| b.contains(t)));
+        blocks.len() > 1 && blocks.values().all(|b| b.len() > 1) && shared
     };
     lists.into_iter().filter(|(p, b)| !p.is_empty() && stack(b)).map(|(p, _)| p).collect()
 }
@@ -111,13 +118,15 @@ pub fn apply_opaque(graph: &Graph, edits: &[Edit]) -> Result<(Graph, Recipe)> {
             let i: usize = i.parse().ok()?;
             numbers(graph, prefix).contains(&i).then(|| (prefix.to_owned(), i))
         };
-        let (prefix, last) = block(&to.0).ok_or_else(|| fault(format!("`{}` is no block of the model", to.0)))?;
+        let (prefix, last) =
+            block(&to.0).ok_or_else(|| fault(format!("`{}` is no block of the model", to.0)))?;
         let before = match block(&from.0) {
             Some((p, i)) if p == prefix && i < last => Some(i),
             None if from.0.starts_with('@') => None,
             _ => return Err(fault(format!("`{}` is no block before `{}`", from.0, to.0)).into()),
         };
-        let span = numbers(graph, &prefix).into_iter().filter(|i| before.is_none_or(|b| *i > b) && *i <= last);
+        let span =
+            numbers(graph, &prefix).into_iter().filter(|i| before.is_none_or(|b| *i > b) && *i <= last);
         gone.extend(span.map(|i| (prefix.clone(), i)));
     }
     let removed = |name: &str| gone.iter().any(|(p, i)| number_after(name, p) == Some(*i));

@@ -60,7 +60,10 @@ fn open_directory(dir: &Path) -> Result<Model> {
         return open_hf(dir, &config_path, config);
     }
     if dir.join("model_index.json").is_file() {
-        return Err(not_a_model(dir, format!("is a diffusers pipeline, which this version does not read: {READ}")));
+        return Err(not_a_model(
+            dir,
+            format!("is a diffusers pipeline, which this version does not read: {READ}"),
+        ));
     }
     match Checkpoint::open(dir) {
         Ok(file) if file.format() == Format::Gguf => {
@@ -80,11 +83,11 @@ fn open_hf(dir: &Path, config_path: &Path, config: Value) -> Result<Model> {
     let mut graph = family.graph(&fields)?;
     // A base model without its head is saved without the outer prefix.
     let bare = checkpoint.get("embed_tokens.weight").is_some();
-    let file_name = |n: &str| if bare { n.strip_prefix("model.").unwrap_or(n).to_owned() } else { n.to_owned() };
+    let file_name =
+        |n: &str| if bare { n.strip_prefix("model.").unwrap_or(n).to_owned() } else { n.to_owned() };
     let import = import_by_name(dir, &mut graph, &checkpoint, &file_name)?;
-    let known = |n: &str| {
-        graph.tensors.iter().any(|t| file_name(&t.name) == n || t.aliases.iter().any(|a| a == n))
-    };
+    let known =
+        |n: &str| graph.tensors.iter().any(|t| file_name(&t.name) == n || t.aliases.iter().any(|a| a == n));
     let unused = checkpoint.tensors().iter().map(|t| &t.name).filter(|n| !known(n)).cloned().collect();
     Ok(Model {
         architecture: family.model_type.to_owned(),
@@ -125,7 +128,11 @@ fn open_gguf(path: &Path) -> Result<Model> {
         source: SourceKind::Gguf,
         path: path.to_owned(),
         config: found.config,
-        components: vec![Component { name: found.graph.name.clone(), graph: found.graph, import: found.import }],
+        components: vec![Component {
+            name: found.graph.name.clone(),
+            graph: found.graph,
+            import: found.import,
+        }],
         checkpoint: Some(file),
         lineage: Vec::new(),
         unused: found.unused,

@@ -4,7 +4,6 @@
 //! and that graph must be the edited one under its new numbers. Nothing here knows what a block contains.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use pomona_graph::{Graph, Op, RopeScaling};
 use pomona_store::Format;
@@ -39,8 +38,9 @@ pub(crate) struct Renumbering {
 }
 
 impl Renumbering {
-    fn new(prefix: &str, left: impl IntoIterator<Item = usize>) -> Self {
-        let to = left.into_iter().enumerate().map(|(new, old)| (old, new)).collect();
+    /// The blocks that are left, in order, as `first`, `first + 1`, ...
+    fn new(prefix: &str, first: usize, left: impl IntoIterator<Item = usize>) -> Self {
+        let to = left.into_iter().enumerate().map(|(new, old)| (old, first + new)).collect();
         Self { prefix: prefix.to_owned(), to }
     }
 
@@ -84,7 +84,12 @@ pub(crate) fn stock_form(
                 return Ok(Err(vec!["no block is left".to_owned()]));
             }
             let config = cut_config(&model.config, &[family.depth_key], before.len(), &kept);
-            let form = StockForm { config, numbers: Renumbering::new(family.blocks, left), depth: before.len(), kept };
+            let form = StockForm {
+                config,
+                numbers: Renumbering::new(family.blocks, 0, left),
+                depth: before.len(),
+                kept,
+            };
             let fields = Fields::new(&model.path, &form.config)?;
             let built = match model.checkpoint.as_ref() {
                 Some(file) if loader == Loader::LlamaCpp && file.format() == Format::Gguf => {
@@ -99,7 +104,7 @@ pub(crate) fn stock_form(
             let reasons = differences(edited, &stock, &form.numbers);
             Ok(if reasons.is_empty() { Ok(form) } else { Err(reasons) })
         }
-        _ => Ok(opaque_form(&model.path, &model.config, model.graph()?, edited)),
+        _ => Ok(opaque_form(model, model.graph()?, edited)),
     }
 }
 
@@ -108,29 +113,19 @@ fn positions<'a>(of: impl Iterator<Item = &'a usize>, left: &dyn Fn(&usize) -> b
 }
 
 /// Without a family only whole blocks of the only stack may be gone, and a key of the config must count them.
-fn opaque_form(
-    path: &Path,
-    config: &Value,
-    before: &Graph,
-    edited: &Graph,
-) -> std::result::Result<StockForm, Vec<String>> {
-    let unchanged = StockForm {
-        config: config.clone(),
-        numbers: Renumbering::default(),
-        depth: 0,
-        kept: Vec::new(),
-    };
-    if before.tensors.len() == edited.tensors.len() {
-        return Ok(unchanged);
-    }
+fn opaque_form(model: &Model, before: &Graph, edited: &Graph) -> std::result::Result<StockForm, Vec<String>> {
     let stacks = block_lists(before);
     let [prefix] = stacks.as_slice() else {
+        if before.tensors.len() == edited.tensors.len() {
+            let (config, numbers) = (model.config.clone(), Renumbering::default());
+            return Ok(StockForm { config, numbers, depth: 0, kept: Vec::new() });
+        }
         let list = if stacks.is_empty() { "none".to_owned() } else { stacks.join(", ") };
-        return Err(vec![format!("{}: one stack of blocks was expected; found {list}", path.display())]);
+        return Err(vec![format!("one stack of blocks was expected; found {list}")]);
     };
     let (all, left) = (numbers(before, prefix), numbers(edited, prefix));
-    let keys = depth_keys(config, all.len());
-    if keys.is_empty() {
+    let keys = depth_keys(&model.config, all.len());
+    if keys.is_empty() && all.len() != left.len() {
         return Err(vec![format!(
             "none of the keys {} of the config is {}, the number of blocks",
             DEPTH_KEYS.join(", "),
@@ -138,8 +133,10 @@ fn opaque_form(
         )]);
     }
     let kept = positions(all.iter(), &|n| left.contains(n));
-    let config = cut_config(config, &keys, all.len(), &kept);
-    Ok(StockForm { config, numbers: Renumbering::new(prefix, left), depth: all.len(), kept })
+    let config = cut_config(&model.config, &keys, all.len(), &kept);
+    // Some models count from 1; in one that was cut before, the first number may be any.
+    let first = if model.lineage.is_empty() { all.first().copied().unwrap_or(0) } else { 0 };
+    Ok(StockForm { config, numbers: Renumbering::new(prefix, first, left), depth: all.len(), kept })
 }
 
 /// Where the edited graph, renumbered, is not the stock one.
@@ -159,7 +156,10 @@ fn differences(edited: &Graph, stock: &Graph, numbers: &Renumbering) -> Vec<Stri
         }
         let weights = |g: &Graph, n: &pomona_graph::Node, rename: bool| -> Vec<_> {
             let name = |t: &str| if rename { numbers.apply(t) } else { t.to_owned() };
-            n.weights.iter().map(|(s, t)| (*s, name(&g.tensor(*t).name), g.tensor(*t).shape.clone())).collect()
+            n.weights
+                .iter()
+                .map(|(s, t)| (*s, name(&g.tensor(*t).name), g.tensor(*t).shape.clone()))
+                .collect()
         };
         let (a, b) = (weights(edited, mine, true), weights(stock, node, false));
         if let Some((x, y)) = a.iter().zip(&b).find(|(x, y)| x.2 != y.2) {

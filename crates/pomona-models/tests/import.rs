@@ -67,7 +67,8 @@ fn real_gguf_opens_and_materialises() {
 #[test]
 fn a_hub_snapshot_of_links_opens() {
     let dir = TempDir::new().unwrap();
-    let source = common::checkpoint(dir.path(), &common::config("llama"), pomona_store::Encoding::F32, 100_000);
+    let source =
+        common::checkpoint(dir.path(), &common::config("llama"), pomona_store::Encoding::F32, 100_000);
     let (blobs, snapshot) = (dir.path().join("blobs"), dir.path().join("snapshots/abc"));
     std::fs::create_dir_all(&blobs).unwrap();
     std::fs::create_dir_all(&snapshot).unwrap();
@@ -114,11 +115,13 @@ fn fingerprints_tell_models_apart() {
     assert!(model.matches(&open(path).unwrap().fingerprint().unwrap()).unwrap());
     let elsewhere = dir.path().join("other");
     std::fs::create_dir(&elsewhere).unwrap();
-    let seeded = pomona_models::InitOptions { seed: 8, dtype: pomona_store::Encoding::F32, ..Default::default() };
+    let seeded =
+        pomona_models::InitOptions { seed: 8, dtype: pomona_store::Encoding::F32, ..Default::default() };
     let other = pomona_models::init(&source, &seeded, elsewhere.join("m"), &mut |_, _| {}).unwrap();
     assert!(!open(&other).unwrap().matches(&full).unwrap());
     assert!(open(&other).unwrap().matches(&shapes).unwrap());
-    let same = pomona_models::InitOptions { seed: 7, dtype: pomona_store::Encoding::F32, ..Default::default() };
+    let same =
+        pomona_models::InitOptions { seed: 7, dtype: pomona_store::Encoding::F32, ..Default::default() };
     let same = pomona_models::init(&source, &same, elsewhere.join("same"), &mut |_, _| {}).unwrap();
     assert!(open(&same).unwrap().matches(&full).unwrap(), "the same seed gives the same bytes");
 }
@@ -139,7 +142,11 @@ fn wrong_configs_are_named() {
         ("torch_dtype", json!("int3"), "is \"int3\""),
         ("rms_norm_eps", json!("x"), "a number above 0"),
         ("tie_word_embeddings", json!(1), "true or false"),
-        ("rope_scaling", json!({"rope_type": "yarn", "factor": 4}), "is \"yarn\"; default, linear and llama3"),
+        (
+            "rope_scaling",
+            json!({"rope_type": "yarn", "factor": 4}),
+            "is \"yarn\"; default, linear and llama3",
+        ),
         ("rope_scaling", json!({"type": "dynamic", "factor": 4}), "is \"dynamic\""),
         ("rope_scaling", json!({"type": "linear"}), "is missing"),
         ("rope_scaling", json!(3), "an object was expected"),
@@ -183,7 +190,8 @@ fn both_layouts_of_rotary_settings_mean_the_same() {
 #[test]
 fn weights_that_do_not_fit_are_named() {
     let dir = TempDir::new().unwrap();
-    let source = common::checkpoint(dir.path(), &common::config("llama"), pomona_store::Encoding::F32, u64::MAX);
+    let source =
+        common::checkpoint(dir.path(), &common::config("llama"), pomona_store::Encoding::F32, u64::MAX);
     for (key, value, wanted) in [
         ("intermediate_size", json!(112), "has shape [96, 64] in the file; the config asks for [112, 64]"),
         ("num_hidden_layers", json!(5), "`model.layers.4.input_layernorm.weight` is not in the checkpoint"),
@@ -194,7 +202,9 @@ fn weights_that_do_not_fit_are_named() {
         let message = open(&source).unwrap_err().to_string();
         assert!(message.contains(wanted), "{message}");
     }
-    for (name, wanted) in [("model.onnx", "`.onnx` files are not read"), ("m.pth", "`.pth` files are not read")] {
+    for (name, wanted) in
+        [("model.onnx", "`.onnx` files are not read"), ("m.pth", "`.pth` files are not read")]
+    {
         let path = dir.path().join(name);
         std::fs::write(&path, "x").unwrap();
         let message = open(&path).unwrap_err().to_string();
@@ -202,4 +212,74 @@ fn weights_that_do_not_fit_are_named() {
     }
     let message = open(dir.path().join("nowhere")).unwrap_err().to_string();
     assert!(message.contains("does not exist"), "{message}");
+}
+
+#[test]
+fn hostile_headers_are_refused_before_anything_is_built() {
+    use pomona_store::GgufValue;
+    let dir = TempDir::new().unwrap();
+    let one = |key: &'static str, v: GgufValue| [(key, v)];
+    let cases: Vec<(&str, Vec<(&str, GgufValue)>, &str)> = vec![
+        ("experts", one("llama.expert_count", GgufValue::U32(8)).to_vec(), "mixtures of experts"),
+        ("scaling", one("llama.rope.scaling.type", GgufValue::String("yarn".into())).to_vec(), "is \"yarn\""),
+        ("key width", one("llama.attention.key_length", GgufValue::U32(48)).to_vec(), "rope.dimension_count"),
+        ("eps", one("llama.rope.freq_base", GgufValue::F32(f32::NAN)).to_vec(), "a number above 0"),
+        ("odd type", one("llama.context_length.x", GgufValue::U32(1)).to_vec(), ""),
+    ];
+    for (name, extra, wanted) in cases {
+        let path = common::gguf(&dir.path().join(name), [2; 4], &extra);
+        match open(&path) {
+            Ok(_) => assert_eq!(wanted, "", "{name}"),
+            Err(e) => assert!(!wanted.is_empty() && e.to_string().contains(wanted), "{name}: {e}"),
+        }
+    }
+    // A depth that would fill the memory, in a file of a few kilobytes.
+    let path = common::gguf(&dir.path().join("deep"), [2; 4], &[]);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let key = b"llama.block_count";
+    let at = bytes.windows(key.len()).position(|w| w == key).unwrap() + key.len() + 4;
+    bytes[at..at + 4].copy_from_slice(&2_000_000_000_u32.to_le_bytes());
+    std::fs::write(&path, bytes).unwrap();
+    let message = open(&path).unwrap_err().to_string();
+    assert!(message.contains("llama.block_count") && message.contains("at most 16384"), "{message}");
+}
+
+#[test]
+fn damaged_manifests_are_refused() {
+    let dir = TempDir::new().unwrap();
+    let source =
+        common::checkpoint(dir.path(), &common::config("llama"), pomona_store::Encoding::F32, u64::MAX);
+    let model = open(&source).unwrap();
+    let (graph, recipe) = common::without(&model, &[0]);
+    let options = pomona_models::SaveOptions::default();
+    let out = pomona_models::save(&model, &graph, &recipe, &options, dir.path().join("out"), &mut |_, _| {})
+        .unwrap();
+    let path = out.path.join("pomona.json");
+    let good: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    let import = |m: &mut Value, expr: Value| m["components"][0]["import"]["outputs"][0]["expr"] = expr;
+    type Damage<'a> = (&'a str, Box<dyn Fn(&mut Value)>);
+    let cases: Vec<Damage<'_>> = vec![
+        ("version 99", Box::new(|m| m["version"] = json!(99))),
+        ("no component", Box::new(|m| m["components"] = json!([]))),
+        ("there is no source tensor `x`", Box::new(move |m| import(m, json!({"do": "copy", "name": "x"})))),
+        (
+            "made from more than the files' tensors",
+            Box::new(move |m| {
+                import(
+                    m,
+                    json!({"do": "initialise", "distribution": {"fill": 0.0}, "seed": 0, "name": "x",
+                           "shape": [1_000_000, 1_000_000], "dtype": "f32"}),
+                );
+            }),
+        ),
+        ("is not in the table of tensors", Box::new(|m| m["components"][0]["graph"]["tensors"] = json!([]))),
+        ("is not a manifest", Box::new(|m| m["components"] = json!("x"))),
+    ];
+    for (wanted, damage) in cases {
+        let mut manifest = good.clone();
+        damage(&mut manifest);
+        std::fs::write(&path, manifest.to_string()).unwrap();
+        let message = open(&out.path).unwrap_err().to_string();
+        assert!(message.contains(wanted), "{wanted}: {message}");
+    }
 }

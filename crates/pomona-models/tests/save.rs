@@ -33,9 +33,15 @@ fn a_pruned_directory_has_the_sources_bytes_under_new_numbers() {
             std::fs::write(source.join("LICENSE"), "terms").unwrap();
             let model = open(&source).unwrap();
             let (graph, recipe) = without(&model, &gone);
-            let report =
-                save(&model, &graph, &recipe, &options(OutputFormat::Auto), dir.path().join("out"), &mut quiet)
-                    .unwrap();
+            let report = save(
+                &model,
+                &graph,
+                &recipe,
+                &options(OutputFormat::Auto),
+                dir.path().join("out"),
+                &mut quiet,
+            )
+            .unwrap();
             assert_eq!(report.format, OutputFormat::Hf);
             let (from, to) = (Checkpoint::open(&source).unwrap(), Checkpoint::open(&report.path).unwrap());
             assert_eq!(to.tensors().len(), report.tensors);
@@ -70,8 +76,8 @@ fn lists_by_block_are_cut_with_the_blocks() {
     let source = checkpoint(dir.path(), &config("qwen2"), Encoding::F32, u64::MAX);
     let model = open(&source).unwrap();
     let (graph, recipe) = without(&model, &[1, 2]);
-    let out =
-        save(&model, &graph, &recipe, &options(OutputFormat::Hf), dir.path().join("out"), &mut quiet).unwrap();
+    let out = save(&model, &graph, &recipe, &options(OutputFormat::Hf), dir.path().join("out"), &mut quiet)
+        .unwrap();
     let stock = as_stock(&out.path);
     assert_eq!(stock.config["layer_types"], json!(["full_attention", "sliding_attention"]));
     assert_eq!(stock.config["max_window_layers"], 1);
@@ -84,8 +90,8 @@ fn a_pruned_output_is_pruned_again() {
     let source = checkpoint(dir.path(), &config("llama"), Encoding::F16, u64::MAX);
     let model = open(&source).unwrap();
     let (graph, recipe) = without(&model, &[1]);
-    let first =
-        save(&model, &graph, &recipe, &options(OutputFormat::Auto), dir.path().join("a"), &mut quiet).unwrap();
+    let first = save(&model, &graph, &recipe, &options(OutputFormat::Auto), dir.path().join("a"), &mut quiet)
+        .unwrap();
     let again = open(&first.path).unwrap();
     let edit = Edit::Bypass {
         from: ValueRef("model.layers.0.mlp_residual".into()),
@@ -93,7 +99,8 @@ fn a_pruned_output_is_pruned_again() {
     };
     let (graph, recipe) = apply(again.graph().unwrap(), &[edit]).unwrap();
     let second =
-        save(&again, &graph, &recipe, &options(OutputFormat::Auto), dir.path().join("b"), &mut quiet).unwrap();
+        save(&again, &graph, &recipe, &options(OutputFormat::Auto), dir.path().join("b"), &mut quiet)
+            .unwrap();
     let stock = as_stock(&second.path);
     assert_eq!(stock.config["num_hidden_layers"], 2);
     let name = |i| format!("model.layers.{i}.mlp.up_proj.weight");
@@ -112,11 +119,19 @@ fn gguf_to_gguf_keeps_bytes_and_cuts_every_array_by_block() {
     // Blocks with different numbers of key heads: what one number for all cannot say.
     let path = gguf(&dir.path().join("in"), [2, 1, 4, 2], &extra);
     let model = open(&path).unwrap();
-    assert_eq!(model.graph().unwrap().tensor(model.graph().unwrap().find_tensor("model.layers.2.self_attn.k_proj.weight").unwrap()).shape, [64, 64]);
+    assert_eq!(
+        model
+            .graph()
+            .unwrap()
+            .tensor(model.graph().unwrap().find_tensor("model.layers.2.self_attn.k_proj.weight").unwrap())
+            .shape,
+        [64, 64]
+    );
     let (graph, recipe) = without(&model, &[1]);
-    let out =
-        save(&model, &graph, &recipe, &options(OutputFormat::Gguf), dir.path().join("out"), &mut quiet).unwrap();
-    let (from, to) = (Checkpoint::open(&path).unwrap(), Checkpoint::open(out.path.join("model.gguf")).unwrap());
+    let out = save(&model, &graph, &recipe, &options(OutputFormat::Gguf), dir.path().join("out"), &mut quiet)
+        .unwrap();
+    let (from, to) =
+        (Checkpoint::open(&path).unwrap(), Checkpoint::open(out.path.join("model.gguf")).unwrap());
     assert_eq!(to.tensors().len(), 2 + 3 * 9);
     for t in to.tensors() {
         let old = match t.name.strip_prefix("blk.").and_then(|r| r.split_once('.')) {
@@ -134,8 +149,8 @@ fn gguf_to_gguf_keeps_bytes_and_cuts_every_array_by_block() {
     assert_eq!(to.gguf("general.file_type"), Some(&GgufValue::U32(3)));
     // A config cannot hold the key heads, so the default format is our own; it opens to the same numbers.
     assert_eq!(check_format(&model, &graph, OutputFormat::Auto).unwrap(), OutputFormat::Pomona);
-    let own =
-        save(&model, &graph, &recipe, &options(OutputFormat::Auto), dir.path().join("own"), &mut quiet).unwrap();
+    let own = save(&model, &graph, &recipe, &options(OutputFormat::Auto), dir.path().join("own"), &mut quiet)
+        .unwrap();
     let (a, b) = (open(&own.path).unwrap(), open(&out.path).unwrap());
     for t in &graph.tensors {
         let wanted = model.materialise(&t.name).unwrap();
@@ -147,11 +162,12 @@ fn gguf_to_gguf_keeps_bytes_and_cuts_every_array_by_block() {
 #[test]
 fn gguf_decodes_to_a_stock_directory_and_to_plain_gguf() {
     let dir = TempDir::new().unwrap();
-    let path = gguf(&dir.path().join("in"), [2; DEPTH], &[("tokenizer.ggml.eos_token_id", GgufValue::U32(2))]);
+    let path =
+        gguf(&dir.path().join("in"), [2; DEPTH], &[("tokenizer.ggml.eos_token_id", GgufValue::U32(2))]);
     let model = open(&path).unwrap();
     let (graph, recipe) = without(&model, &[3]);
-    let hf =
-        save(&model, &graph, &recipe, &options(OutputFormat::Auto), dir.path().join("hf"), &mut quiet).unwrap();
+    let hf = save(&model, &graph, &recipe, &options(OutputFormat::Auto), dir.path().join("hf"), &mut quiet)
+        .unwrap();
     assert_eq!(hf.format, OutputFormat::Hf);
     assert!(hf.notes[0].contains("the GGUF file has none"), "{:?}", hf.notes);
     let plain = SaveOptions { dtype: Some(Encoding::F16), ..options(OutputFormat::Gguf) };
@@ -178,7 +194,10 @@ fn gguf_decodes_to_a_stock_directory_and_to_plain_gguf() {
 #[test]
 fn a_directory_goes_to_gguf_and_back() {
     for (family, scaling) in [
-        ("llama", json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192})),
+        (
+            "llama",
+            json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}),
+        ),
         ("llama", json!({"type": "linear", "factor": 2.0})),
         ("qwen2", json!(null)),
     ] {
@@ -190,8 +209,9 @@ fn a_directory_goes_to_gguf_and_back() {
         let source = checkpoint(dir.path(), &c, Encoding::F32, u64::MAX);
         let model = open(&source).unwrap();
         let (graph, recipe) = whole(&model);
-        let out = save(&model, &graph, &recipe, &options(OutputFormat::Gguf), dir.path().join("gguf"), &mut quiet)
-            .unwrap();
+        let out =
+            save(&model, &graph, &recipe, &options(OutputFormat::Gguf), dir.path().join("gguf"), &mut quiet)
+                .unwrap();
         let back = open(out.path.join("model.gguf")).unwrap();
         assert_eq!(back.architecture, family);
         for t in &graph.tensors {
@@ -200,14 +220,18 @@ fn a_directory_goes_to_gguf_and_back() {
         if family == "llama" {
             let q = "model.layers.0.self_attn.q_proj.weight";
             let file = Checkpoint::open(out.path.join("model.gguf")).unwrap();
-            assert_ne!(file.decode(file.info("blk.0.attn_q.weight").unwrap()).unwrap(), model.materialise(q).unwrap());
+            assert_ne!(
+                file.decode(file.info("blk.0.attn_q.weight").unwrap()).unwrap(),
+                model.materialise(q).unwrap()
+            );
         }
         assert_eq!(back.config["rope_theta"], 500000.0);
         let again = back.config.get("rope_scaling").cloned().unwrap_or(json!(null));
         assert_eq!(again.get("factor"), scaling.get("factor"));
         assert_eq!(again.get("low_freq_factor"), scaling.get("low_freq_factor"));
         let (graph, recipe) = whole(&back);
-        let hf = save(&back, &graph, &recipe, &options(OutputFormat::Hf), dir.path().join("hf"), &mut quiet).unwrap();
+        let hf = save(&back, &graph, &recipe, &options(OutputFormat::Hf), dir.path().join("hf"), &mut quiet)
+            .unwrap();
         let (from, to) = (Checkpoint::open(&source).unwrap(), Checkpoint::open(&hf.path).unwrap());
         for t in from.tensors() {
             assert_eq!(bytes(&to, &t.name), bytes(&from, &t.name), "{}", t.name);
@@ -233,14 +257,17 @@ fn a_half_removed_block_is_refused_by_stock_formats_and_kept_by_ours() {
         assert!(matches!(refused, ModelError::Unrepresentable { .. }), "{refused}");
         assert!(!dir.path().join("no").exists());
     }
-    let out =
-        save(&model, &graph, &recipe, &options(OutputFormat::Auto), dir.path().join("out"), &mut quiet).unwrap();
+    let out = save(&model, &graph, &recipe, &options(OutputFormat::Auto), dir.path().join("out"), &mut quiet)
+        .unwrap();
     assert_eq!(out.format, OutputFormat::Pomona);
     assert!(!out.path.join("config.json").exists(), "a stock loader must not take it for a whole model");
     let again = verify_output(&out.path).unwrap();
     assert_eq!(again.graph().unwrap(), &graph);
     let file = again.checkpoint.as_ref().unwrap();
-    assert!(file.get("model.layers.3.mlp.up_proj.weight").is_some() && file.tensors().len() == graph.tensors.len());
+    assert!(
+        file.get("model.layers.3.mlp.up_proj.weight").is_some()
+            && file.tensors().len() == graph.tensors.len()
+    );
 }
 
 #[test]
@@ -275,8 +302,8 @@ fn an_unknown_type_is_cut_by_blocks() {
     let block = |i: usize| ValueRef(format!("model.layers.{i}"));
     let (graph, recipe) =
         apply_opaque(model.graph().unwrap(), &[Edit::Bypass { from: block(0), to: block(2) }]).unwrap();
-    let out =
-        save(&model, &graph, &recipe, &options(OutputFormat::Auto), dir.path().join("out"), &mut quiet).unwrap();
+    let out = save(&model, &graph, &recipe, &options(OutputFormat::Auto), dir.path().join("out"), &mut quiet)
+        .unwrap();
     assert_eq!(out.format, OutputFormat::Hf);
     let stock = as_stock(&out.path);
     assert_eq!((&stock.config["n_layer"], &stock.config["num_hidden_layers"]), (&json!(2), &json!(2)));
@@ -284,12 +311,24 @@ fn an_unknown_type_is_cut_by_blocks() {
     let name = |i| format!("model.layers.{i}.self_attn.q_proj.weight");
     assert_eq!(stock.materialise(&name(1)).unwrap(), model.materialise(&name(3)).unwrap());
     assert!(stock.graph().unwrap().find_tensor(&name(2)).is_none());
-    let message = apply_opaque(
-        model.graph().unwrap(),
-        &[Edit::DropOperand { node: "x".into(), index: 0 }],
+    // The output keeps the old names, is cut again, and gets stock numbers again.
+    let out = save(&model, &graph, &recipe, &options(OutputFormat::Auto), dir.path().join("own"), &mut quiet)
+        .unwrap();
+    let again = open(&out.path).unwrap();
+    assert!(again.graph().unwrap().find_tensor(&name(3)).is_some());
+    let (graph, recipe) = apply_opaque(
+        again.graph().unwrap(),
+        &[Edit::Bypass { from: ValueRef("@input".into()), to: block(0) }],
     )
-    .unwrap_err()
-    .to_string();
+    .unwrap();
+    let mut plan = options(OutputFormat::Auto);
+    plan.force = true;
+    let out = save(&again, &graph, &recipe, &plan, dir.path().join("twice"), &mut quiet).unwrap();
+    let stock = as_stock(&out.path);
+    assert_eq!(stock.config["n_layer"], 1);
+    let message = apply_opaque(model.graph().unwrap(), &[Edit::DropOperand { node: "x".into(), index: 0 }])
+        .unwrap_err()
+        .to_string();
     assert!(message.contains("only whole blocks"), "{message}");
     std::fs::remove_file(source.join("model.safetensors")).unwrap();
     let message = open(source.join("config.json")).unwrap_err().to_string();

@@ -87,7 +87,9 @@ pub(super) fn dtype(c: &Fields<'_>) -> Result<&'static str> {
         "float64" => "f64",
         "auto" => "f32",
         other => {
-            return Err(c.fault(key, format!("is \"{other}\"; float32, float16, bfloat16 or float64 was expected")));
+            return Err(
+                c.fault(key, format!("is \"{other}\"; float32, float16, bfloat16 or float64 was expected"))
+            );
         }
     })
 }

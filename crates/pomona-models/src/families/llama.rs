@@ -2,8 +2,8 @@
 //!
 //! Source: Touvron et al., "LLaMA: Open and Efficient Foundation Language Models", arXiv:2302.13971.
 
-use super::common::{Traits, read};
 use super::Family;
+use super::common::{Traits, read};
 use crate::config::Fields;
 use crate::decoder::Decoder;
 use crate::error::Result;

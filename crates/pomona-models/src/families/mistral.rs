@@ -2,8 +2,8 @@
 //!
 //! Source: Jiang et al., "Mistral 7B", arXiv:2310.06825.
 
-use super::common::{Traits, read};
 use super::Family;
+use super::common::{Traits, read};
 use crate::config::Fields;
 use crate::decoder::Decoder;
 use crate::error::Result;

@@ -2,17 +2,14 @@
 //!
 //! Source: Yang et al., "Qwen2 Technical Report", arXiv:2407.10671.
 
-use super::common::{Traits, read};
 use super::Family;
+use super::common::{Traits, read};
 use crate::config::Fields;
 use crate::decoder::Decoder;
 use crate::error::Result;
 
-pub(super) const FAMILY: Family = Family {
-    gguf: "qwen2",
-    gguf_pairs: false,
-    ..Family::decoder("qwen2", "Qwen2ForCausalLM", describe)
-};
+pub(super) const FAMILY: Family =
+    Family { gguf: "qwen2", gguf_pairs: false, ..Family::decoder("qwen2", "Qwen2ForCausalLM", describe) };
 
 fn describe(c: &Fields<'_>) -> Result<Decoder> {
     let traits = Traits {
@@ -36,7 +33,8 @@ fn describe(c: &Fields<'_>) -> Result<Decoder> {
             Some("sliding_attention") => true,
             Some("full_attention") => false,
             Some(other) => {
-                let message = format!("has \"{other}\" at {i}; full_attention or sliding_attention was expected");
+                let message =
+                    format!("has \"{other}\" at {i}; full_attention or sliding_attention was expected");
                 return Err(c.fault("layer_types", message));
             }
         };

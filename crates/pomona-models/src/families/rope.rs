@@ -42,7 +42,10 @@ pub(super) fn read(c: &Fields<'_>) -> Result<Rope> {
 fn llama3(c: &Fields<'_>, s: &Fields<'_>) -> Result<RopeScaling> {
     let (low, high) = (s.positive("low_freq_factor")?, s.positive("high_freq_factor")?);
     if high <= low {
-        return Err(s.fault("high_freq_factor", format!("is {high}; more than low_freq_factor ({low}) was expected")));
+        return Err(s.fault(
+            "high_freq_factor",
+            format!("is {high}; more than low_freq_factor ({low}) was expected"),
+        ));
     }
     let key = "original_max_position_embeddings";
     let original_context = match s.maybe_size(key)? {

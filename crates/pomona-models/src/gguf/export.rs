@@ -22,25 +22,28 @@ pub(crate) fn refusals(model: &Model) -> Vec<String> {
     let described = Fields::new(&model.path, &model.config).and_then(|f| family.describe(&f));
     match described {
         Ok(d) if d.activation != Activation::Silu => {
-            vec![format!("its activation is {:?}; llama.cpp computes SiLU for this architecture", d.activation)]
+            vec![format!(
+                "its activation is {:?}; llama.cpp computes SiLU for this architecture",
+                d.activation
+            )]
         }
         Ok(_) => Vec::new(),
         Err(e) => vec![e.to_string()],
     }
 }
 
-/// Metadata of the output: the source's own, cut to the new depth, or made from config and tokenizer.
+/// Metadata of the output: the source's own, cut to the new depth, or made from config and tokenizer. `decoded` is the
+/// type into which everything was decoded, `main` the one that holds most bytes.
 pub(crate) fn metadata(
     model: &Model,
     form: &StockForm,
+    decoded: Option<Encoding>,
     main: Option<Encoding>,
     notes: &mut Vec<String>,
 ) -> Result<Vec<(String, GgufValue)>> {
     if let Some(file) = model.checkpoint.as_ref().filter(|c| c.format() == Format::Gguf) {
         let mut out = cut_metadata(file.gguf_metadata(), form.depth, &form.kept);
-        let before = file.gguf(FILE_TYPE).and_then(GgufValue::as_u64);
-        // A file of mixed types keeps its own number unless everything was decoded.
-        if let (Some(now), true) = (main.and_then(file_type), before.is_some())
+        if let Some(now) = decoded.and_then(file_type)
             && let Some((_, value)) = out.iter_mut().find(|(k, _)| k == FILE_TYPE)
         {
             *value = GgufValue::U32(now);

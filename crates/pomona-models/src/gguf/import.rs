@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::metadata::Metadata;
 use super::names::{block_of, file_name};
 use super::rows;
-use crate::config::Fields;
+use crate::config::{Fields, MAX_DEPTH};
 use crate::decoder::Decoder;
 use crate::error::{Result, tensor_error};
 use crate::families::{self, Family};
@@ -63,6 +63,9 @@ fn config(file: &Checkpoint, meta: &Metadata<'_>, family: &Family) -> Result<Val
         return Err(meta.fault("expert_count", format!("is {n}; mixtures of experts are not read")));
     }
     let depth = meta.size("block_count")?;
+    if depth > MAX_DEPTH {
+        return Err(meta.fault("block_count", format!("is {depth}; at most {MAX_DEPTH} blocks are built")));
+    }
     let width = meta.size("embedding_length")?;
     let heads = first(meta.sizes("attention.head_count", depth)?)
         .ok_or_else(|| meta.fault("attention.head_count", "is missing"))?;
@@ -73,9 +76,15 @@ fn config(file: &Checkpoint, meta: &Metadata<'_>, family: &Family) -> Result<Val
         None if width % heads == 0 => width / heads,
         None => rotary.ok_or_else(|| meta.fault("attention.key_length", "is missing"))?,
     };
-    for (key, n) in [("rope.dimension_count", rotary), ("attention.value_length", meta.maybe_size("attention.value_length")?)] {
+    for (key, n) in [
+        ("rope.dimension_count", rotary),
+        ("attention.value_length", meta.maybe_size("attention.value_length")?),
+    ] {
         if n.is_some_and(|n| n != head_dim) {
-            return Err(meta.fault(key, format!("is {}; the width of a head ({head_dim}) was expected", n.unwrap_or(0))));
+            return Err(meta.fault(
+                key,
+                format!("is {}; the width of a head ({head_dim}) was expected", n.unwrap_or(0)),
+            ));
         }
     }
     let vocab = file.info("token_embd.weight")?;
@@ -111,7 +120,11 @@ fn config(file: &Checkpoint, meta: &Metadata<'_>, family: &Family) -> Result<Val
         out["attention_bias"] = json!(file.get("blk.0.attn_q.bias").is_some());
         out["mlp_bias"] = json!(file.get("blk.0.ffn_up.bias").is_some());
     }
-    for (key, ours) in [("bos_token_id", "bos_token_id"), ("eos_token_id", "eos_token_id"), ("padding_token_id", "pad_token_id")] {
+    for (key, ours) in [
+        ("bos_token_id", "bos_token_id"),
+        ("eos_token_id", "eos_token_id"),
+        ("padding_token_id", "pad_token_id"),
+    ] {
         if let Some(id) = file.gguf(&format!("tokenizer.ggml.{key}")).and_then(GgufValue::as_u64) {
             out[ours] = json!(id);
         }
@@ -162,7 +175,8 @@ fn describe(file: &Checkpoint, meta: &Metadata<'_>, family: &Family, config: &Va
         layer.kv_heads = if kv_heads.is_some() { at(&kv_heads, layer.kv_heads) } else { layer.heads };
         layer.feed_forward = at(&feed_forward, layer.feed_forward);
         if layer.heads % layer.kv_heads != 0 {
-            let message = format!("is {} in block {i}; a divisor of {} was expected", layer.kv_heads, layer.heads);
+            let message =
+                format!("is {} in block {i}; a divisor of {} was expected", layer.kv_heads, layer.heads);
             return Err(meta.fault("attention.head_count_kv", message));
         }
     }
@@ -187,12 +201,8 @@ fn divisors(file: &Checkpoint, head_dim: usize) -> Result<Option<Vec<f32>>> {
 /// The `rope_scaling` of Llama 3.1 and later that gives these divisors; none where another rule made them.
 fn as_llama3(divisors: &[f32], theta: f64) -> Option<Value> {
     let factor = f64::from(divisors.iter().copied().fold(0.0, f32::max));
-    let wanted = RopeScaling::Llama3 {
-        factor,
-        low_freq_factor: 1.0,
-        high_freq_factor: 4.0,
-        original_context: 8192,
-    };
+    let wanted =
+        RopeScaling::Llama3 { factor, low_freq_factor: 1.0, high_freq_factor: 4.0, original_context: 8192 };
     let ours = super::export::llama3_divisors(&wanted, theta, divisors.len())?;
     let close = ours.iter().zip(divisors).all(|(a, b)| (a - b).abs() <= 1e-4 * b.abs());
     if close { super::export::llama3_config(&wanted) } else { None }
@@ -218,7 +228,8 @@ fn recipe(file: &Checkpoint, family: &Family, decoder: &Decoder, graph: &mut Gra
 
 /// Tensors beside the graph's: rotary divisors are in its attributes; any other would change the result.
 fn unused(file: &Checkpoint, graph: &Graph) -> Result<Vec<String>> {
-    let used: std::collections::HashSet<String> = graph.tensors.iter().filter_map(|t| file_name(&t.name)).collect();
+    let used: std::collections::HashSet<String> =
+        graph.tensors.iter().filter_map(|t| file_name(&t.name)).collect();
     let mut out = Vec::new();
     for t in file.tensors() {
         if used.contains(&t.name) {

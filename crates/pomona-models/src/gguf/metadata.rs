@@ -96,7 +96,8 @@ pub(crate) fn cut_metadata(
     depth: usize,
     kept: &[usize],
 ) -> Vec<(String, GgufValue)> {
-    let architecture = metadata.iter().find(|(k, _)| k == "general.architecture").and_then(|(_, v)| v.as_str());
+    let architecture =
+        metadata.iter().find(|(k, _)| k == "general.architecture").and_then(|(_, v)| v.as_str());
     let prefix = format!("{}.", architecture.unwrap_or_default());
     let cut = |(key, value): &(String, GgufValue)| {
         let own = key.strip_prefix(&prefix);

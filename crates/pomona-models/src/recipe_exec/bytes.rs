@@ -20,7 +20,7 @@ impl Axis {
         let inner: usize = tree.shape[axis + 1..].iter().product();
         let outer = rows * tree.shape[1..axis].iter().product::<usize>();
         let (block, bytes) = (tree.encoding.block_len(), tree.encoding.block_bytes());
-        if inner % block != 0 {
+        if !inner.is_multiple_of(block) {
             let message = format!("axis {axis} of {:?} crosses blocks of {}", tree.shape, tree.encoding);
             return Err(tree.fault(message));
         }

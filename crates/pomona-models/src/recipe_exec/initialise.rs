@@ -89,8 +89,9 @@ static NORMAL: LazyLock<Vec<f32>> = LazyLock::new(|| {
 fn quantile(p: f64) -> f64 {
     // Abramowitz and Stegun 26.2.23 starts within 5e-4.
     let t = (-2.0 * p.ln()).sqrt();
-    let mut x = -(t - (2.515517 + 0.802853 * t + 0.010328 * t * t)
-        / (1.0 + 1.432788 * t + 0.189269 * t * t + 0.001308 * t * t * t));
+    let mut x = -(t
+        - (2.515517 + 0.802853 * t + 0.010328 * t * t)
+            / (1.0 + 1.432788 * t + 0.189269 * t * t + 0.001308 * t * t * t));
     for _ in 0..4 {
         let density = (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt();
         x -= (below(x) - p) / density;
@@ -124,7 +125,12 @@ mod tests {
 
     #[test]
     fn quantiles_are_those_of_the_tables() {
-        for (p, z) in [(0.025, -1.959963984540054), (0.001, -3.090232306167813), (0.25, -0.6744897501960817), (1e-5, -4.264890793922825)] {
+        for (p, z) in [
+            (0.025, -1.959963984540054),
+            (0.001, -3.090232306167813),
+            (0.25, -0.6744897501960817),
+            (1e-5, -4.264890793922825),
+        ] {
             assert!((quantile(p) - z).abs() < 1e-9, "{p}: {}", quantile(p));
         }
     }

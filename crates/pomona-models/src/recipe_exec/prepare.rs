@@ -14,18 +14,49 @@ pub(super) struct Tree<'a> {
 
 /// What a step does; see [`Expr`].
 pub(super) enum Step<'a> {
-    Copy { file: &'a Checkpoint, info: &'a TensorInfo },
-    Gather { axis: usize, indices: &'a [u32], of: Box<Tree<'a>> },
-    Split { axis: usize, start: usize, of: Box<Tree<'a>> },
-    Concat { axis: usize, of: Vec<Tree<'a>> },
-    Transpose { axes: &'a [usize], of: Box<Tree<'a>> },
-    Reshape { of: Box<Tree<'a>> },
+    Copy {
+        file: &'a Checkpoint,
+        info: &'a TensorInfo,
+    },
+    Gather {
+        axis: usize,
+        indices: &'a [u32],
+        of: Box<Tree<'a>>,
+    },
+    Split {
+        axis: usize,
+        start: usize,
+        of: Box<Tree<'a>>,
+    },
+    Concat {
+        axis: usize,
+        of: Vec<Tree<'a>>,
+    },
+    Transpose {
+        axes: &'a [usize],
+        of: Box<Tree<'a>>,
+    },
+    Reshape {
+        of: Box<Tree<'a>>,
+    },
     /// To the tree's own encoding, through f32.
-    Convert { of: Box<Tree<'a>> },
-    Tile { repeats: &'a [usize], of: Box<Tree<'a>> },
-    WeightedSum { terms: Vec<(f32, Vec<Tree<'a>>)> },
-    Initialise { distribution: Distribution, key: [u8; 32] },
-    Literal { values: &'a [f32] },
+    Convert {
+        of: Box<Tree<'a>>,
+    },
+    Tile {
+        repeats: &'a [usize],
+        of: Box<Tree<'a>>,
+    },
+    WeightedSum {
+        terms: Vec<(f32, Vec<Tree<'a>>)>,
+    },
+    Initialise {
+        distribution: Distribution,
+        key: [u8; 32],
+    },
+    Literal {
+        values: &'a [f32],
+    },
 }
 
 impl Tree<'_> {
@@ -102,11 +133,7 @@ pub(super) fn prepare<'a>(expr: &'a Expr, file: Option<&'a Checkpoint>) -> Resul
     Ok(Tree { shape: found.shape, encoding, step })
 }
 
-fn convert<'a>(
-    to: Encoding,
-    of: Box<Tree<'a>>,
-    fault: &dyn Fn(String) -> ModelError,
-) -> Result<Step<'a>> {
+fn convert<'a>(to: Encoding, of: Box<Tree<'a>>, fault: &dyn Fn(String) -> ModelError) -> Result<Step<'a>> {
     if !pomona_store::can_decode(of.encoding) {
         return Err(fault(format!("is stored as {}, which can be copied but not decoded", of.encoding)));
     }

@@ -66,7 +66,12 @@ pub fn write_recipe(
 }
 
 /// Rows of a step into the sink.
-fn emit(tree: &Tree<'_>, rows: Range<usize>, sink: &mut dyn TensorSink, told: &mut dyn FnMut(u64)) -> Result<()> {
+fn emit(
+    tree: &Tree<'_>,
+    rows: Range<usize>,
+    sink: &mut dyn TensorSink,
+    told: &mut dyn FnMut(u64),
+) -> Result<()> {
     let all = rows == (0..tree.rows());
     match &tree.step {
         Step::Copy { info, .. } => {
@@ -95,7 +100,12 @@ fn emit(tree: &Tree<'_>, rows: Range<usize>, sink: &mut dyn TensorSink, told: &m
     }
 }
 
-fn chunks(tree: &Tree<'_>, rows: Range<usize>, sink: &mut dyn TensorSink, told: &mut dyn FnMut(u64)) -> Result<()> {
+fn chunks(
+    tree: &Tree<'_>,
+    rows: Range<usize>,
+    sink: &mut dyn TensorSink,
+    told: &mut dyn FnMut(u64),
+) -> Result<()> {
     let step = match tree.row_bytes() {
         Some(n) if by_rows(tree) => (CHUNK / n.max(1)).max(1),
         _ => rows.len().max(1),

@@ -13,19 +13,19 @@ use pomona_store::{GgufWriter, OutputDir, OutputOptions, SafetensorsWriter, Tens
 use serde_json::Value;
 
 use crate::error::{ModelError, Result};
+use crate::gguf;
 use crate::manifest::{Manifest, Origin, Part, VERSION};
 use crate::model::Model;
 use crate::open::MANIFEST;
 use crate::recipe_exec::{Progress, sources, write_recipe};
 use crate::stock::{Loader, StockForm, stock_form};
 use crate::verify::verify_output;
-use crate::gguf;
 pub use options::{Figure, OutputFormat, SaveOptions, SavedReport};
 pub(crate) use side::{pretty, set_dtype};
 pub(crate) use weights::Planned;
 
-/// Room for headers, config, tokenizer and manifest beside the weights.
-const SIDE_BYTES: u64 = 32 << 20;
+/// Room for headers and the index beside weights, side files and manifest.
+const HEADER_BYTES: u64 = 16 << 20;
 const GGUF_FILE: &str = "model.gguf";
 
 /// Whether transformers can hold an edited graph of this model, and if not, why; [`check_format`] asks for other formats.
@@ -51,7 +51,8 @@ fn choose(model: &Model, edited: &Graph, format: OutputFormat) -> Result<(Output
     let refuse = |name: &str, reasons: Vec<String>| ModelError::Unrepresentable {
         format: name.to_owned(),
         reasons,
-        instead: "without --format it is saved as safetensors with pomona.json, which every command reads".to_owned(),
+        instead: "without --format it is saved as safetensors with pomona.json, which every command reads"
+            .to_owned(),
     };
     match (format, form) {
         (OutputFormat::Pomona, _) => Ok((OutputFormat::Pomona, None)),
@@ -61,7 +62,11 @@ fn choose(model: &Model, edited: &Graph, format: OutputFormat) -> Result<(Output
         (OutputFormat::Gguf, Err(reasons)) => Err(refuse("GGUF", reasons)),
         (OutputFormat::Gguf, Ok(form)) => {
             let reasons = gguf::refusals(model);
-            if reasons.is_empty() { Ok((OutputFormat::Gguf, Some(form))) } else { Err(refuse("GGUF", reasons)) }
+            if reasons.is_empty() {
+                Ok((OutputFormat::Gguf, Some(form)))
+            } else {
+                Err(refuse("GGUF", reasons))
+            }
         }
     }
 }
@@ -99,11 +104,12 @@ pub fn save(
     }
     let sizes = planned.items.iter().map(|i| i.spec.encoding.bytes_for(&i.spec.shape).unwrap_or(0));
     let bytes: u64 = sizes.sum();
+    let beside = side.files.iter().map(|(_, c)| c.len() as u64).sum::<u64>() + manifest.len() as u64;
     let mut dir = OutputDir::create(
         out.as_ref(),
         &OutputOptions {
             force: options.force,
-            needed: bytes + SIDE_BYTES,
+            needed: bytes + beside + HEADER_BYTES,
             sources: model.source_paths(),
             resume_key: Some(key.finalize().to_hex().to_string()),
         },

@@ -5,9 +5,9 @@ use std::path::Path;
 use pomona_store::{Encoding, Format, GgufValue};
 use serde_json::{Value, json};
 
+use super::card;
 use super::options::{OutputFormat, SaveOptions};
 use super::weights::{Planned, main_encoding};
-use super::card;
 use crate::error::{Result, file_error};
 use crate::gguf;
 use crate::model::Model;
@@ -16,10 +16,21 @@ use crate::stock::StockForm;
 use crate::tokenizer::Tokenizer;
 
 /// Files larger than this are not side files.
-const MAX_SIDE_FILE: u64 = 64 << 20;
+const MAX_SIDE_FILE: u64 = 32 << 20;
 /// Ends of names that hold weights, in any of the usual formats, or lists of them.
 const WEIGHTS: &[&str] = &[
-    ".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack", ".ot", ".index.json", ".ckpt", ".npz",
+    ".safetensors",
+    ".bin",
+    ".pt",
+    ".pth",
+    ".gguf",
+    ".onnx",
+    ".h5",
+    ".msgpack",
+    ".ot",
+    ".index.json",
+    ".ckpt",
+    ".npz",
     ".tflite",
 ];
 /// Files that are made anew.
@@ -41,8 +52,11 @@ pub(super) fn collect(
     options: &SaveOptions,
 ) -> Result<Side> {
     let mut side = Side { files: Vec::new(), gguf: Vec::new(), notes: Vec::new() };
+    if !model.unused.is_empty() && format != OutputFormat::Gguf {
+        side.notes.push(left_out(model));
+    }
     if let (OutputFormat::Gguf, Some(form)) = (format, form) {
-        side.gguf = gguf::metadata(model, form, planned_type(planned, options), &mut side.notes)?;
+        side.gguf = gguf::metadata(model, form, options.dtype, main_encoding(planned), &mut side.notes)?;
         return Ok(side);
     }
     let from_gguf = model.checkpoint.as_ref().is_some_and(|c| c.format() == Format::Gguf);
@@ -60,9 +74,15 @@ pub(super) fn collect(
     Ok(side)
 }
 
-/// The type that a GGUF output declares; none keeps the source's.
-fn planned_type(planned: &Planned, options: &SaveOptions) -> Option<Encoding> {
-    options.dtype.or_else(|| main_encoding(planned))
+/// Tensors that the graph does not read are not part of the output.
+fn left_out(model: &Model) -> String {
+    let first: Vec<&str> = model.unused.iter().take(3).map(String::as_str).collect();
+    let more = if model.unused.len() > first.len() { ", ..." } else { "" };
+    format!(
+        "{} tensors that the model does not read are left out: {}{more}",
+        model.unused.len(),
+        first.join(", ")
+    )
 }
 
 pub(crate) fn pretty(value: &Value) -> Vec<u8> {
@@ -88,7 +108,9 @@ fn copied(dir: &Path, files: &mut Vec<(String, Vec<u8>)>) -> Result<()> {
         let entry = entry.map_err(|e| io(dir, e))?;
         let name = entry.file_name().to_string_lossy().into_owned();
         let lower = name.to_lowercase();
-        let other = name.starts_with('.') || OURS.contains(&name.as_str()) || WEIGHTS.iter().any(|w| lower.ends_with(w));
+        let other = name.starts_with('.')
+            || OURS.contains(&name.as_str())
+            || WEIGHTS.iter().any(|w| lower.ends_with(w));
         // Through links: a hub snapshot consists of them.
         let Ok(kind) = std::fs::metadata(entry.path()) else { continue };
         if other || !kind.is_file() || kind.len() > MAX_SIDE_FILE {

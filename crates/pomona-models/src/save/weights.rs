@@ -35,7 +35,12 @@ impl<'a> Planner<'a> {
     }
 
     /// The expression in its output type, simplified, as an item.
-    fn item(&mut self, name: String, expr: Expr, choose: impl Fn(Encoding, &[usize]) -> Encoding) -> Result<&WriteItem> {
+    fn item(
+        &mut self,
+        name: String,
+        expr: Expr,
+        choose: impl Fn(Encoding, &[usize]) -> Encoding,
+    ) -> Result<&WriteItem> {
         let (shape, encoding) = result_of(&expr, self.checkpoint)?;
         let target = choose(encoding, &shape);
         let expr = if target == encoding { expr } else { expr.cast(target.name()) };
@@ -149,7 +154,8 @@ fn rotary_heads(graph: &Graph, tensor: &str) -> Option<(usize, usize)> {
 pub(crate) fn main_encoding(planned: &Planned) -> Option<Encoding> {
     let mut bytes: BTreeMap<Encoding, u64> = BTreeMap::new();
     for item in &planned.items {
-        *bytes.entry(item.spec.encoding).or_default() += item.spec.encoding.bytes_for(&item.spec.shape).unwrap_or(0);
+        *bytes.entry(item.spec.encoding).or_default() +=
+            item.spec.encoding.bytes_for(&item.spec.shape).unwrap_or(0);
     }
     bytes.into_iter().max_by_key(|(_, n)| *n).map(|(e, _)| e)
 }
