@@ -219,7 +219,8 @@ fn hostile_headers_are_refused_before_anything_is_built() {
     use pomona_store::GgufValue;
     let dir = TempDir::new().unwrap();
     let one = |key: &'static str, v: GgufValue| [(key, v)];
-    let cases: Vec<(&str, Vec<(&str, GgufValue)>, &str)> = vec![
+    type Case<'a> = (&'a str, Vec<(&'a str, GgufValue)>, &'a str);
+    let cases: Vec<Case<'_>> = vec![
         ("experts", one("llama.expert_count", GgufValue::U32(8)).to_vec(), "mixtures of experts"),
         ("scaling", one("llama.rope.scaling.type", GgufValue::String("yarn".into())).to_vec(), "is \"yarn\""),
         ("key width", one("llama.attention.key_length", GgufValue::U32(48)).to_vec(), "rope.dimension_count"),
