@@ -35,11 +35,13 @@ impl TensorInfo {
         self.shape.iter().product()
     }
 
-    /// Bytes of one slice of the first axis, where slices are whole blocks.
+    /// Bytes of one slice of the first axis, where slices are whole blocks of a known size.
     pub fn row_bytes(&self) -> Option<usize> {
-        let rows = *self.shape.first()?;
+        let rows = *self.shape.first()? as u64;
         let last_is_row = self.shape.len() > 1 || self.encoding.block_len() == 1;
-        (rows > 0 && last_is_row && self.len % rows as u64 == 0).then(|| (self.len / rows as u64) as usize)
+        let known = !matches!(self.encoding, Encoding::Ggml(_));
+        let whole = rows > 0 && last_is_row && known && self.len.is_multiple_of(rows);
+        whole.then(|| (self.len / rows) as usize)
     }
 }
 

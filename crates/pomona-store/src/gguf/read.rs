@@ -141,7 +141,7 @@ fn place(path: &Path, entries: Vec<Entry>, data: u64, alignment: u64, file: u64)
     for (k, &i) in order.iter().enumerate() {
         let e = &entries[i];
         let bad = |message: String| tensor_error(path, &e.name, message);
-        if e.offset % alignment != 0 {
+        if !e.offset.is_multiple_of(alignment) {
             let message = format!(
                 "begins at offset {}, which is not a multiple of the alignment {alignment}",
                 e.offset

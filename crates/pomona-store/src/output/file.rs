@@ -19,6 +19,8 @@ pub struct FileWriter {
     path: PathBuf,
     file: File,
     at: u64,
+    /// One behind the last byte that was ever there: beyond it, and only there, the file holds zeros.
+    end: u64,
     buffer: Vec<u8>,
     pending: Option<Pending>,
     sources: HashMap<PathBuf, File>,
@@ -54,11 +56,13 @@ impl FileWriter {
 
     fn open(path: &Path, how: &OpenOptions) -> Result<FileWriter> {
         let file = how.open(path).map_err(write_error(path, "cannot be created", 0))?;
+        let end = file.metadata().map_err(io_error(path, "cannot be read"))?.len();
         Ok(FileWriter {
             flusher: Flusher::start(&file),
             path: path.to_owned(),
             file,
             at: 0,
+            end,
             buffer: Vec::with_capacity(BUFFER),
             pending: None,
             sources: HashMap::new(),
@@ -72,7 +76,7 @@ impl FileWriter {
         self.at
     }
 
-    /// Goes on at another position. A small gap is filled with zeros.
+    /// Goes on at another position; what lies between stays as it is.
     ///
     /// # Errors
     /// Where the system refuses.
@@ -81,7 +85,9 @@ impl FileWriter {
         if gap == 0 {
             return Ok(());
         }
-        if at > self.at && gap <= ZEROS.len() as u64 {
+        self.end = self.end.max(self.at);
+        // Zeros keep small gaps within the buffered writes, where nothing lies in the gap yet.
+        if at > self.at && self.at == self.end && gap <= ZEROS.len() as u64 {
             return self.write(&ZEROS[..gap as usize]);
         }
         self.hand_over()?;
@@ -291,6 +297,9 @@ mod tests {
         file.write(b"tail").unwrap();
         file.go_to(1).unwrap();
         file.write(b"E").unwrap();
+        // A small step forward over what is there keeps it.
+        file.go_to(4).unwrap();
+        file.write(&data[100..101]).unwrap();
         file.finish(3_000_020).unwrap();
         let mut wanted = b"hEad".to_vec();
         wanted.extend(&data[100..3_000_100]);
