@@ -47,7 +47,14 @@ pub fn run(a: &Args) -> Result<Value> {
         let logits = evaluate(graph, &weights, &feeds, &[output], &Options::default())?;
         let last = logits[0].slice(1, prompt.ids.len() - 1..prompt.ids.len())?.to_f32()?;
         let decoding = Decoding { new_tokens: a.new, choice: Choice::Greedy, seed: 0, stop: Vec::new() };
-        let made = generate(graph, &weights, &device, &[prompt.ids.clone()], &decoding, &mut |_| Ok(()))?;
+        let made = generate(
+            graph,
+            &weights,
+            &device,
+            std::slice::from_ref(&prompt.ids),
+            &decoding,
+            &mut |_| Ok(()),
+        )?;
         out.push(json!({"ids": prompt.ids, "logits_last": last, "generated": made.ids[0],
             "tokens_per_second": made.tokens_per_second()}));
     }

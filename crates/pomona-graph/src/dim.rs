@@ -79,10 +79,10 @@ impl Dim {
 
     /// Exact division: an error where the remainder is known not to be zero.
     pub fn exact_div(&self, by: &Dim) -> Result<Dim, GraphError> {
-        if let (Some(a), Some(b)) = (self.as_int(), by.as_int()) {
-            if a.checked_rem(b) != Some(0) {
-                return Err(GraphError::Dimension(format!("{a} is not divisible by {b}")));
-            }
+        if let (Some(a), Some(b)) = (self.as_int(), by.as_int())
+            && a.checked_rem(b) != Some(0)
+        {
+            return Err(GraphError::Dimension(format!("{a} is not divisible by {b}")));
         }
         self.floor_div(by)
     }

@@ -162,7 +162,8 @@ impl Scores {
 
     /// Refuses scores of another model, and scores that are not finished.
     pub fn check(&self, path: &Path, matches: bool) -> Result<()> {
-        let fail = |message: &str| Err(PruneError::Scores { path: path.to_owned(), message: message.to_owned() });
+        let fail =
+            |message: &str| Err(PruneError::Scores { path: path.to_owned(), message: message.to_owned() });
         if !matches {
             return fail("was made for another model (its fingerprint differs): score this model");
         }
@@ -215,7 +216,8 @@ mod tests {
     use super::*;
 
     fn scores(values: &[f64]) -> Scores {
-        let part = |(i, s): (usize, &f64)| Part { path: format!("b.{i}"), block: i, parameters: 1, score: Some(*s) };
+        let part =
+            |(i, s): (usize, &f64)| Part { path: format!("b.{i}"), block: i, parameters: 1, score: Some(*s) };
         Scores {
             version: SCORES_VERSION,
             tool: "t".into(),

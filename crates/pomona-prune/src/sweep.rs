@@ -139,7 +139,10 @@ impl Chain<'_> {
     pub(crate) fn output(&self) -> Result<ValueId> {
         let name = self.objective.output();
         self.graph.output(name).ok_or_else(|| {
-            PruneError::Unfit(format!("graph `{}` has no output `{name}`, which the loss reads", self.graph.name))
+            PruneError::Unfit(format!(
+                "graph `{}` has no output `{name}`, which the loss reads",
+                self.graph.name
+            ))
         })
     }
 

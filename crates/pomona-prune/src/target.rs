@@ -47,7 +47,9 @@ impl FromStr for Goal {
 
     fn from_str(s: &str) -> Result<Self, String> {
         let usage = || {
-            format!("`{s}` is not a target: blocks=6, params=80%, macs=70%, memory=300MB or latency=80ms@DEVICE")
+            format!(
+                "`{s}` is not a target: blocks=6, params=80%, macs=70%, memory=300MB or latency=80ms@DEVICE"
+            )
         };
         let (name, value) = s.split_once('=').ok_or_else(usage)?;
         match name {
@@ -69,14 +71,8 @@ impl FromStr for Goal {
 }
 
 const COUNTS: [(&str, f64); 4] = [("k", 1e3), ("M", 1e6), ("G", 1e9), ("B", 1e9)];
-const BYTES: [(&str, f64); 6] = [
-    ("KiB", 1024.0),
-    ("MiB", 1_048_576.0),
-    ("GiB", 1_073_741_824.0),
-    ("kB", 1e3),
-    ("MB", 1e6),
-    ("GB", 1e9),
-];
+const BYTES: [(&str, f64); 6] =
+    [("KiB", 1024.0), ("MiB", 1_048_576.0), ("GiB", 1_073_741_824.0), ("kB", 1e3), ("MB", 1e6), ("GB", 1e9)];
 const TIMES: [(&str, f64); 3] = [("us", 1e-6), ("ms", 1e-3), ("s", 1.0)];
 
 fn amount(text: &str, units: &[(&str, f64)]) -> Option<Amount> {
@@ -125,7 +121,17 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Goal>(), Ok(goal), "{text}");
         }
-        for bad in ["", "blocks", "blocks=-1", "params=0%", "params=120%", "memory=x", "latency=80ms", "speed=2", "params=NaN"] {
+        for bad in [
+            "",
+            "blocks",
+            "blocks=-1",
+            "params=0%",
+            "params=120%",
+            "memory=x",
+            "latency=80ms",
+            "speed=2",
+            "params=NaN",
+        ] {
             assert!(bad.parse::<Goal>().is_err_and(|e| e.contains("params=80%")), "{bad}");
         }
     }

@@ -56,7 +56,8 @@ pub fn units(graph: &Graph, kind: UnitKind) -> Result<(Vec<Unit>, usize)> {
     let regions: Vec<(usize, Region)> = match kind {
         UnitKind::Block => blocks.iter().cloned().enumerate().collect(),
         UnitKind::Sublayer => {
-            let inside = |path: &str, block: &str| path.strip_prefix(block).is_some_and(|r| r.starts_with('.'));
+            let inside =
+                |path: &str, block: &str| path.strip_prefix(block).is_some_and(|r| r.starts_with('.'));
             pomona_graph::sublayers(graph)
                 .into_iter()
                 .filter_map(|r| blocks.iter().position(|b| inside(&r.path, &b.path)).map(|b| (b, r)))
@@ -64,7 +65,10 @@ pub fn units(graph: &Graph, kind: UnitKind) -> Result<(Vec<Unit>, usize)> {
         }
     };
     if regions.is_empty() {
-        return Err(PruneError::Unfit(format!("`{}` has no removable sublayers: use --unit block", graph.name)));
+        return Err(PruneError::Unfit(format!(
+            "`{}` has no removable sublayers: use --unit block",
+            graph.name
+        )));
     }
     let uses = tensor_uses(graph);
     let units = regions.into_iter().map(|(block, region)| {

@@ -11,7 +11,8 @@ const WINDOW: usize = 64;
 
 #[test]
 fn calibration_and_evaluation_share_no_window() {
-    let (Some(data), Some(model)) = (std::env::var_os("POMONA_DATA"), std::env::var_os("POMONA_SMOLLM2")) else {
+    let (Some(data), Some(model)) = (std::env::var_os("POMONA_DATA"), std::env::var_os("POMONA_SMOLLM2"))
+    else {
         println!("skipped: POMONA_DATA and POMONA_SMOLLM2 name the text and the tokenizer");
         return;
     };

@@ -35,7 +35,12 @@ fn expected(name: &str) -> Expected {
 }
 
 /// Logits of every position for each input; a skipped block is masked by feeding its output with its input.
-fn logits(model: &pomona_models::Model, ids: &[u32], masked: Option<usize>, residence: Residence) -> Vec<Vec<f32>> {
+fn logits(
+    model: &pomona_models::Model,
+    ids: &[u32],
+    masked: Option<usize>,
+    residence: Residence,
+) -> Vec<Vec<f32>> {
     let (graph, device) = (model.graph().unwrap(), Device::cpu());
     let weights = ModelWeights::new(model, model.only().unwrap(), &device, residence);
     let mut feeds = token_feeds(graph, &[ids], 0, &device).unwrap();
@@ -70,7 +75,11 @@ fn check(path: &Path, name: &str) {
         assert_eq!(found, streamed, "{name}: streamed weights give the same bits");
         let masked = logits(&model, ids, Some(expected.without_block.block), Residence::Memory);
         let last = masked.last().unwrap();
-        assert_close(last, &expected.without_block.logits[i], &format!("{name}, input {i}, one block masked"));
+        assert_close(
+            last,
+            &expected.without_block.logits[i],
+            &format!("{name}, input {i}, one block masked"),
+        );
     }
 }
 

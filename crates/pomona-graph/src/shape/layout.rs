@@ -55,10 +55,10 @@ pub(super) fn slice(c: &Context<'_>, axis: usize, start: &Dim, end: &Dim, step: 
     if step == 0 {
         return Err("step 0; at least 1 was expected".to_owned());
     }
-    if let (Some(s), Some(e), Some(n)) = (start.as_int(), end.as_int(), size.as_int()) {
-        if s < 0 || s > e || e > n {
-            return Err(format!("range {s}..{e} does not lie in axis {axis} of {n}"));
-        }
+    if let (Some(s), Some(e), Some(n)) = (start.as_int(), end.as_int(), size.as_int())
+        && (s < 0 || s > e || e > n)
+    {
+        return Err(format!("range {s}..{e} does not lie in axis {axis} of {n}"));
     }
     let length = end.clone() - start + Dim::from(step) - 1;
     let mut value = c.inputs[0].clone();

@@ -60,10 +60,10 @@ pub(super) fn layer_norm(c: &Context<'_>, axes: usize) -> Inferred {
 /// GroupNorm, BatchNorm and InstanceNorm: every tensor is `[channels]`.
 pub(super) fn channel_norm(c: &Context<'_>, groups: usize) -> Inferred {
     let channels = c.axis(0, 1)?;
-    if let Some(n) = channels.as_int() {
-        if i64::try_from(groups).ok().and_then(|g| n.checked_rem(g)) != Some(0) {
-            return Err(format!("{n} channels do not form {groups} groups"));
-        }
+    if let Some(n) = channels.as_int()
+        && i64::try_from(groups).ok().and_then(|g| n.checked_rem(g)) != Some(0)
+    {
+        return Err(format!("{n} channels do not form {groups} groups"));
     }
     for t in c.weights.values() {
         let [size] = t.shape.as_slice() else {
@@ -95,7 +95,7 @@ fn per_head(d: &Dim, heads: usize, what: &str) -> Result<Option<i64>, String> {
 }
 
 pub(super) fn attention(c: &Context<'_>, a: &AttentionAttrs) -> Inferred {
-    if a.heads == 0 || a.kv_heads == 0 || a.heads % a.kv_heads != 0 {
+    if a.heads == 0 || a.kv_heads == 0 || !a.heads.is_multiple_of(a.kv_heads) {
         return Err(format!(
             "{} heads over {} key/value heads: a multiple was expected",
             a.heads, a.kv_heads
@@ -111,10 +111,10 @@ pub(super) fn attention(c: &Context<'_>, a: &AttentionAttrs) -> Inferred {
     }
     let dk = per_head(&c.shape(0)[2], a.heads, "the query width")?;
     let dk2 = per_head(&c.shape(1)[2], a.kv_heads, "the key width")?;
-    if let (Some(q), Some(k)) = (dk, dk2) {
-        if q != k {
-            return Err(format!("a query head has {q} channels and a key head {k}"));
-        }
+    if let (Some(q), Some(k)) = (dk, dk2)
+        && q != k
+    {
+        return Err(format!("a query head has {q} channels and a key head {k}"));
     }
     let dv = c.shape(2)[2].exact_div(&a.kv_heads.into()).map_err(|e| format!("value width: {e}"))?;
     if !compatible(&c.shape(1)[1], &c.shape(2)[1]) {
@@ -137,7 +137,7 @@ pub(super) fn rope(c: &Context<'_>, a: &RopeAttrs) -> Inferred {
         ));
     }
     let width = per_head(&c.shape(0)[2], a.heads, "the width")?;
-    if a.rotary % 2 != 0
+    if !a.rotary.is_multiple_of(2)
         || a.rotary == 0
         || width.is_some_and(|w| usize::try_from(w).is_ok_and(|w| w < a.rotary))
     {

@@ -77,13 +77,17 @@ pub fn screened_perplexity(
             alive = ranked;
         }
     }
-    let worst_alive = alive.iter().map(|u| SampleLoss::mean(&losses[at(*u)])).fold(f64::NEG_INFINITY, f64::max);
+    let worst_alive =
+        alive.iter().map(|u| SampleLoss::mean(&losses[at(*u)])).fold(f64::NEG_INFINITY, f64::max);
     let score = |(i, l): (usize, &Vec<SampleLoss>)| {
         let mean = SampleLoss::mean(l);
         let mean = if alive.contains(&candidates[i]) { mean } else { mean.max(worst_alive) };
         mean.exp()
     };
-    Ok(Perplexities { dense: SampleLoss::mean(&dense).exp(), without: losses.iter().enumerate().map(score).collect() })
+    Ok(Perplexities {
+        dense: SampleLoss::mean(&dense).exp(),
+        without: losses.iter().enumerate().map(score).collect(),
+    })
 }
 
 /// Numbers of samples after each round: a fifth, half, all (at least one more each).

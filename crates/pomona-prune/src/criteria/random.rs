@@ -1,7 +1,7 @@
 //! A seeded random order: the control of every table.
 
-use rand::seq::SliceRandom;
 use rand::SeedableRng;
+use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 /// Ranks `0, 1, ...` shuffled: a score for each of `n` candidates.

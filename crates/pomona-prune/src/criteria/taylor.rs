@@ -94,8 +94,15 @@ fn head_gradient(
         let out = chain.run(&feeds, &[(last, one.clone())], output)?;
         let above = chain.objective.gradient(sample..sample + 1, out)?;
         feeds.insert(last, one);
-        let found =
-            gradients(chain.graph, chain.weights, &feeds, &[(output, above)], &[last], &[], &Options::default())?;
+        let found = gradients(
+            chain.graph,
+            chain.weights,
+            &feeds,
+            &[(output, above)],
+            &[last],
+            &[],
+            &Options::default(),
+        )?;
         parts.extend(found.values.into_values());
     }
     Ok(Tensor::concat(&parts, 0)?)

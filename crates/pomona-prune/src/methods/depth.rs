@@ -11,9 +11,13 @@ use pomona_cost::{CostOptions, CostReport, Device as CostDevice, cost, default_b
 use pomona_graph::{Edit, Graph, PLAN_VERSION, Plan, Target, apply};
 use pomona_task::Weights;
 
-use crate::criteria::{Criterion, Journal, block_influence, magnitude, perplexity, random, screened_perplexity, taylor};
+use crate::criteria::{
+    Criterion, Journal, block_influence, magnitude, perplexity, random, screened_perplexity, taylor,
+};
 use crate::error::{PruneError, Result};
-use crate::scores::{DataId, Group, Keeper, Part, Round, SCORES_VERSION, Scores, Settings, is_protected, pack, unpack};
+use crate::scores::{
+    DataId, Group, Keeper, Part, Round, SCORES_VERSION, Scores, Settings, is_protected, pack, unpack,
+};
 use crate::sweep::{Chain, SweepLosses};
 use crate::target::Goal;
 use crate::unit::{Unit, units};
@@ -89,14 +93,20 @@ pub fn score(
 }
 
 fn part(unit: &Unit) -> Part {
-    Part { path: unit.region.path.clone(), block: unit.block, parameters: unit.region.parameters, score: None }
+    Part {
+        path: unit.region.path.clone(),
+        block: unit.block,
+        parameters: unit.region.parameters,
+        score: None,
+    }
 }
 
 /// The file's scores where they belong to this work; the reason where they do not.
 fn continued(path: &Path, fresh: Scores) -> Result<Scores> {
     let found = Scores::read(path)?;
     let fail = |what: &str| {
-        let message = format!("holds scores with other {what}: choose another file, or remove it to score anew");
+        let message =
+            format!("holds scores with other {what}: choose another file, or remove it to score anew");
         Err(PruneError::Scores { path: path.to_owned(), message })
     };
     if found.fingerprint != fresh.fingerprint {
@@ -163,7 +173,9 @@ impl Run<'_, '_, '_> {
                 };
                 Ok((Some(found.dense), found.without))
             }
-            Criterion::Taylor => Ok((None, taylor(&chain, removed, candidates, group, &mut |n| self.step(n))?)),
+            Criterion::Taylor => {
+                Ok((None, taylor(&chain, removed, candidates, group, &mut |n| self.step(n))?))
+            }
             _ => Ok((None, block_influence(&chain, removed, candidates, group, &mut |n| self.step(n))?)),
         }
     }
@@ -310,7 +322,11 @@ pub fn plan(on: &Planning<'_>) -> Result<Plan> {
                 k += 1;
                 if k > most {
                     let best = measure(goal, &at(most)?.1, on.device)?;
-                    return Err(too_few(on, most, &format!("that leaves {}", shown(goal, best, &dense, on.device)?)));
+                    return Err(too_few(
+                        on,
+                        most,
+                        &format!("that leaves {}", shown(goal, best, &dense, on.device)?),
+                    ));
                 }
             }
             k
@@ -339,7 +355,9 @@ pub fn plan(on: &Planning<'_>) -> Result<Plan> {
 /// Edits that remove parts, the last in the data's flow first: the value that each bypass reads is still there.
 fn removal(units: &[Unit], paths: &[String]) -> Result<Vec<Edit>> {
     if let Some(path) = paths.iter().find(|p| !units.iter().any(|u| u.region.path == **p)) {
-        return Err(PruneError::Unfit(format!("the scores name `{path}`, which is no removable part of this model")));
+        return Err(PruneError::Unfit(format!(
+            "the scores name `{path}`, which is no removable part of this model"
+        )));
     }
     let gone = units.iter().rev().filter(|u| paths.contains(&u.region.path));
     Ok(gone.flat_map(|u| u.region.edits()).collect())

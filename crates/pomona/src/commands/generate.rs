@@ -34,16 +34,17 @@ pub fn run(a: &Generate, ui: &Ui) -> Result<()> {
     let decoding = Decoding { new_tokens: a.new_tokens, choice, seed: a.seed, stop };
     let mut stream = tokenizer.stream();
     let mut text = String::new();
-    let made = generate(model.graph()?, &weights, &device, &[ids.clone()], &decoding, &mut |token| {
-        let fault = |e: String| TaskError::Unfit(e);
-        let piece = if tokenizer.is_eos(token) {
-            String::new()
-        } else {
-            stream.push(token).map_err(|e| fault(e.to_string()))?
-        };
-        text += &piece;
-        ui.stream(&piece).map_err(|e| fault(e.to_string()))
-    })?;
+    let made =
+        generate(model.graph()?, &weights, &device, std::slice::from_ref(&ids), &decoding, &mut |token| {
+            let fault = |e: String| TaskError::Unfit(e);
+            let piece = if tokenizer.is_eos(token) {
+                String::new()
+            } else {
+                stream.push(token).map_err(|e| fault(e.to_string()))?
+            };
+            text += &piece;
+            ui.stream(&piece).map_err(|e| fault(e.to_string()))
+        })?;
     let rest = stream.finish()?;
     ui.stream(&rest)?;
     text += &rest;
