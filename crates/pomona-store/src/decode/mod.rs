@@ -55,6 +55,9 @@ fn block_decoder(encoding: Encoding) -> Option<Decoder> {
 pub fn decode(encoding: Encoding, bytes: &[u8], out: &mut [f32]) {
     let Some(decoder) = block_decoder(encoding) else { return };
     let (len, size) = (encoding.block_len(), encoding.block_bytes());
+    if out.len() <= CHUNK {
+        return decoder(bytes, out);
+    }
     let blocks = CHUNK / len;
     bytes.par_chunks(blocks * size).zip(out.par_chunks_mut(blocks * len)).for_each(|(b, o)| decoder(b, o));
 }
