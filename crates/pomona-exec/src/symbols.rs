@@ -28,10 +28,10 @@ pub(crate) fn learn(graph: &Graph, id: ValueId, tensor: &Tensor, sizes: &mut Bin
             }
             Some(_) => {}
             None => {
-                if let [name] = dim.symbols().as_slice() {
-                    if dim == Dim::symbol(name) {
-                        sizes.insert(name.clone(), size as i64);
-                    }
+                if let [name] = dim.symbols().as_slice()
+                    && dim == Dim::symbol(name)
+                {
+                    sizes.insert(name.clone(), size as i64);
                 }
             }
         }

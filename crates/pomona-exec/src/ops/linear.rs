@@ -43,10 +43,10 @@ pub(super) fn embedding(c: &Call<'_>, fetch: &mut Fetch<'_>) -> Result<Tensor> {
     let mut shape = ids.shape().to_vec();
     shape.push(width);
     // A provider that streams gives just these rows; under a tape the fetched tensor must be used.
-    if !c.taped {
-        if let Some(found) = c.provider.rows(id, &rows)? {
-            return found.reshape(&shape);
-        }
+    if !c.taped
+        && let Some(found) = c.provider.rows(id, &rows)?
+    {
+        return found.reshape(&shape);
     }
     let table = c.need(Slot::Weight, fetch)?;
     let index = Tensor::from_i64(rows.iter().map(|r| *r as i64).collect(), &[rows.len()], ids.device())?;
