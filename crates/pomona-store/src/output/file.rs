@@ -11,6 +11,8 @@ use crate::error::{Result, StoreError, format_error, io_error, write_error};
 /// Written bytes between two flushes: the disk works while the next bytes are made, and the last flush is short. Flushes
 /// four times as often slow the copy down by a tenth, because both take the file's lock.
 const FLUSH_EVERY: u64 = 512 << 20;
+/// Source files from this size are not kept in the page cache once copied; smaller ones are, as they are soon read again.
+const LARGE: u64 = 1 << 30;
 /// Bytes of one copying call: a coalesced range is written before it grows too large for the flusher to keep up.
 const COPY_AT_ONCE: u64 = 128 << 20;
 /// Buffer of the fallback copy, and of the coalesced writes of small tensors.
@@ -215,6 +217,7 @@ impl FileWriter {
             let file = File::open(&source).map_err(io_error(&source, "cannot be opened"))?;
             self.sources.insert(source.clone(), file);
         }
+        let large = self.sources[&source].metadata().is_ok_and(|m| m.len() >= LARGE);
         while len > 0 {
             let from = &self.sources[&source];
             let chunk = len.min(COPY_AT_ONCE) as usize;
@@ -223,6 +226,9 @@ impl FileWriter {
                 Ok(0) => return self.copy_by_hand(&source, offset, len),
                 Ok(n) => {
                     len -= n as u64;
+                    if large {
+                        release(from, offset - n as u64, n);
+                    }
                     self.written(n as u64)?;
                 }
                 Err(rustix::io::Errno::INTR) => {}
@@ -253,6 +259,12 @@ impl FileWriter {
         }
         Ok(())
     }
+}
+
+/// Lets go of copied pages of the source: a checkpoint and its copy rarely fit the page cache together, and finding pages
+/// to reclaim costs more than the copy. Advice only, so a refusal is no error.
+fn release(source: &File, offset: u64, len: usize) {
+    let _ = rustix::fs::fadvise(source, offset, std::num::NonZeroU64::new(len as u64), rustix::fs::Advice::DontNeed);
 }
 
 /// Errors that mean "not between these files", not "the disk is broken".
