@@ -264,7 +264,12 @@ impl FileWriter {
 /// Lets go of copied pages of the source: a checkpoint and its copy rarely fit the page cache together, and finding pages
 /// to reclaim costs more than the copy. Advice only, so a refusal is no error.
 fn release(source: &File, offset: u64, len: usize) {
-    let _ = rustix::fs::fadvise(source, offset, std::num::NonZeroU64::new(len as u64), rustix::fs::Advice::DontNeed);
+    let _ = rustix::fs::fadvise(
+        source,
+        offset,
+        std::num::NonZeroU64::new(len as u64),
+        rustix::fs::Advice::DontNeed,
+    );
 }
 
 /// Errors that mean "not between these files", not "the disk is broken".
