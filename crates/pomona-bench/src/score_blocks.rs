@@ -50,6 +50,7 @@ pub fn run(a: &Args) -> Result<Value> {
         fingerprint: &fingerprint,
         tool: "pomona-bench",
         group: samples.div_ceil(5),
+        save_every: std::time::Duration::from_secs(2),
     };
     let settings = |screen| Settings {
         criterion: Criterion::Perplexity,

@@ -7,6 +7,7 @@ mod scores;
 mod sweep;
 mod target;
 mod unit;
+mod work;
 
 pub use criteria::Criterion;
 pub use error::{PruneError, Result};
@@ -14,3 +15,4 @@ pub use scores::{DataId, Part, Round, SCORES_VERSION, Scores, Settings, is_prote
 pub use sweep::{Chain, SweepLosses};
 pub use target::{Amount, Goal};
 pub use unit::{Unit, UnitKind, units};
+pub use work::WorkFiles;

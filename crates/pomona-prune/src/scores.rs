@@ -11,7 +11,7 @@ use crate::error::{PruneError, Result};
 use crate::unit::UnitKind;
 
 /// Version of the score format.
-pub const SCORES_VERSION: u32 = 1;
+pub const SCORES_VERSION: u32 = 2;
 
 /// A score file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,8 +36,6 @@ pub struct Scores {
     /// Removal by removal, where parts were scored again after each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rounds: Vec<Round>,
-    /// Seconds of scoring, over all runs.
-    pub seconds: f64,
     /// Whether scoring came to its end; otherwise the same command goes on.
     pub complete: bool,
     /// Losses of finished groups of samples of an unfinished run.
@@ -116,8 +114,9 @@ pub struct Group {
     pub without: Vec<Vec<(f64, usize)>>,
 }
 
+/// JSON has no infinity. The largest number takes its place: either gives an infinite perplexity.
 pub(crate) fn pack(losses: &[SampleLoss]) -> Vec<(f64, usize)> {
-    losses.iter().map(|l| (l.sum, l.count)).collect()
+    losses.iter().map(|l| (l.sum.min(f64::MAX), l.count)).collect()
 }
 
 pub(crate) fn unpack(losses: &[(f64, usize)]) -> Vec<SampleLoss> {
@@ -196,13 +195,10 @@ pub fn is_protected(block: usize, blocks: usize, [first, last]: [usize; 2]) -> b
 pub(crate) struct Keeper {
     pub scores: Scores,
     pub path: Option<PathBuf>,
-    pub began: std::time::Instant,
-    pub earlier: f64,
 }
 
 impl Keeper {
-    pub fn save(&mut self) -> Result<()> {
-        self.scores.seconds = self.earlier + self.began.elapsed().as_secs_f64();
+    pub fn save(&self) -> Result<()> {
         match &self.path {
             Some(path) => self.scores.write(path),
             None => Ok(()),
@@ -236,7 +232,6 @@ mod tests {
             dense: Some(0.1 + 0.2),
             parts: values.iter().enumerate().map(part).collect(),
             rounds: vec![],
-            seconds: 0.5,
             complete: true,
             partial: vec![],
         }
@@ -257,7 +252,7 @@ mod tests {
         s.write(&path).unwrap();
         assert_eq!(Scores::read(&path).unwrap(), s);
         let text = s.to_json().unwrap();
-        for bad in [&text[..text.len() / 2], "{}", "", &text.replace("\"version\": 1", "\"version\": 9")] {
+        for bad in [&text[..text.len() / 2], "{}", "", &text.replace("\"version\": 2", "\"version\": 9")] {
             std::fs::write(&path, bad).unwrap();
             let message = Scores::read(&path).unwrap_err().to_string();
             assert!(message.contains("scores.json") && message.contains("score"), "{message}");

@@ -10,9 +10,12 @@ use std::ops::Range;
 use pomona_exec::{Device, Feeds, Options, Tensor, evaluate};
 use pomona_graph::{Graph, ValueId};
 use pomona_task::{Objective, SampleLoss, Weights};
+use serde::{Deserialize, Serialize};
 
 use crate::error::{PruneError, Result};
+use crate::scores::{pack, unpack};
 use crate::unit::Unit;
+use crate::work::WorkFiles;
 
 /// What a sweep runs on.
 pub struct Chain<'a> {
@@ -26,6 +29,8 @@ pub struct Chain<'a> {
     pub device: &'a Device,
     /// Parts, each beginning where the one before ends.
     pub units: &'a [Unit],
+    /// Where the state of an unfinished run is kept; nowhere without.
+    pub work: Option<&'a WorkFiles>,
 }
 
 /// Losses of a sweep, a sample each.
@@ -35,6 +40,46 @@ pub struct SweepLosses {
     pub dense: Vec<SampleLoss>,
     /// Without each candidate, in the order of the candidates.
     pub without: Vec<Vec<SampleLoss>>,
+}
+
+/// Name of a sweep's state.
+const SWEEP: &str = "sweep";
+
+/// How far a sweep is: parts passed, the variants under way (the whole model first, as none), losses of finished ones.
+#[derive(Serialize, Deserialize)]
+struct At {
+    samples: [usize; 2],
+    removed: Vec<bool>,
+    candidates: Vec<usize>,
+    parts: usize,
+    steps: usize,
+    open: Vec<Option<usize>>,
+    losses: Vec<(Option<usize>, Vec<(f64, usize)>)>,
+}
+
+impl At {
+    fn new(samples: &Range<usize>, removed: &[bool], candidates: &[usize]) -> Self {
+        Self {
+            samples: [samples.start, samples.end],
+            removed: removed.to_vec(),
+            candidates: candidates.to_vec(),
+            parts: 0,
+            steps: 0,
+            open: vec![None],
+            losses: Vec::new(),
+        }
+    }
+
+    fn pass(&mut self, parts: usize, steps: usize) {
+        self.parts = parts;
+        self.steps += steps;
+    }
+}
+
+/// A sweep under way: the stream of each open variant.
+struct Sweep {
+    at: At,
+    streams: Vec<Tensor>,
 }
 
 /// Main-stream values of a chain.
@@ -78,37 +123,68 @@ impl Chain<'_> {
     ) -> Result<SweepLosses> {
         let links = links(self.units)?;
         let feeds = self.objective.feeds(self.graph, samples.clone(), self.device)?;
-        let mut dense = self.run(&feeds, &[], links[0].from)?;
-        self.weights.release();
-        let mut variants: Vec<(usize, Tensor)> = Vec::with_capacity(candidates.len());
-        for (j, link) in links.iter().enumerate() {
-            if removed[j] {
-                continue;
+        let mut sweep = match self.resumed(&samples, removed, candidates) {
+            Some(sweep) => {
+                advance(sweep.at.steps)?;
+                sweep
             }
-            for (_, activation) in &mut variants {
-                *activation = self.run(&feeds, &[(link.from, activation.clone())], link.to)?;
+            None => {
+                let first = self.run(&feeds, &[], links[0].from)?;
+                let at = At::new(&samples, removed, candidates);
+                self.weights.release();
+                Sweep { at, streams: vec![first] }
             }
-            let next = self.run(&feeds, &[(link.from, dense.clone())], link.to)?;
-            let incoming = std::mem::replace(&mut dense, next);
-            self.weights.release();
-            advance(variants.len() + 1)?;
-            if candidates.contains(&j) {
-                variants.push((j, incoming));
+        };
+        for (j, link) in links.iter().enumerate().skip(sweep.at.parts) {
+            if !removed[j] {
+                let incoming = sweep.streams[0].clone();
+                for stream in &mut sweep.streams {
+                    *stream = self.run(&feeds, &[(link.from, stream.clone())], link.to)?;
+                }
+                self.weights.release();
+                let steps = sweep.streams.len();
+                if candidates.contains(&j) {
+                    sweep.at.open.push(Some(j));
+                    sweep.streams.push(incoming);
+                }
+                sweep.at.pass(j + 1, steps);
+                self.keep(&sweep)?;
+                advance(steps)?;
             }
         }
         let last = links[links.len() - 1].to;
-        let losses = |activation: Tensor| self.head_losses(&feeds, samples.clone(), last, activation);
-        let mut out = SweepLosses { dense: losses(dense)?, without: vec![Vec::new(); candidates.len()] };
-        for (j, activation) in variants {
-            let at = candidates.iter().position(|c| *c == j);
-            let found = losses(activation)?;
-            if let Some(slot) = at.and_then(|i| out.without.get_mut(i)) {
-                *slot = found;
-            }
-            advance(1)?;
+        while let Some(which) = sweep.at.open.first().copied() {
+            let activation = sweep.streams.remove(0);
+            let losses = self.head_losses(&feeds, samples.clone(), last, activation)?;
+            sweep.at.open.remove(0);
+            sweep.at.losses.push((which, pack(&losses)));
+            let steps = usize::from(which.is_some());
+            sweep.at.pass(links.len(), steps);
+            self.keep(&sweep)?;
+            advance(steps)?;
         }
         self.weights.release();
-        Ok(out)
+        let of = |which: Option<usize>| {
+            let found = sweep.at.losses.iter().find(|(w, _)| *w == which);
+            found.map(|(_, l)| unpack(l)).unwrap_or_default()
+        };
+        Ok(SweepLosses { dense: of(None), without: candidates.iter().map(|c| of(Some(*c))).collect() })
+    }
+
+    /// The sweep that an interrupted run was in, where it was this one.
+    fn resumed(&self, samples: &Range<usize>, removed: &[bool], candidates: &[usize]) -> Option<Sweep> {
+        let (at, streams) = self.work?.load::<At>(SWEEP, self.device)?;
+        let fresh = At::new(samples, removed, candidates);
+        let same = at.samples == fresh.samples && at.removed == removed && at.candidates == candidates;
+        (same && at.open.len() == streams.len()).then_some(Sweep { at, streams })
+    }
+
+    fn keep(&self, sweep: &Sweep) -> Result<()> {
+        let Some(work) = self.work.filter(|w| w.due()) else { return Ok(()) };
+        let began = std::time::Instant::now();
+        work.save(SWEEP, &sweep.at, &sweep.streams.iter().collect::<Vec<_>>())?;
+        work.saved(began);
+        Ok(())
     }
 
     /// Part executions that [`Chain::leave_one_out`] will report to `advance`.

@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use pomona_prune::{Criterion, Goal, UnitKind};
@@ -148,6 +149,14 @@ pub struct ScoreOptions {
     /// Device that runs the model
     #[arg(long, default_value = "cpu")]
     pub run_on: String,
+    /// Keep the state of the run beside its file this often at most, for a killed one to go on from
+    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = duration)]
+    pub save_every: Duration,
+}
+
+fn duration(s: &str) -> Result<Duration, String> {
+    let seconds = s.parse::<f64>().ok().and_then(|v| Duration::try_from_secs_f64(v).ok());
+    seconds.ok_or_else(|| format!("`{s}`: a number of seconds was expected"))
 }
 
 fn unit(s: &str) -> Result<UnitKind, String> {

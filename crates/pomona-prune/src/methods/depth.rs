@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pomona_cost::{CostOptions, CostReport, Device as CostDevice, cost, default_bindings, roofline};
 use pomona_graph::{Edit, Graph, PLAN_VERSION, Plan, Target, apply};
@@ -21,6 +21,7 @@ use crate::scores::{
 use crate::sweep::{Chain, SweepLosses};
 use crate::target::Goal;
 use crate::unit::{Unit, units};
+use crate::work::WorkFiles;
 
 /// Blocks at the beginning and end that the paper never removes.
 pub const PROTECTED: [usize; 2] = [4, 2];
@@ -41,6 +42,8 @@ pub struct Scoring<'a> {
     pub tool: &'a str,
     /// Samples that run together.
     pub group: usize,
+    /// The state of an unfinished run is kept at most this often, and seldom enough to take little time.
+    pub save_every: Duration,
 }
 
 /// Steps done and steps in all, for a progress bar; an error stops the run, which keeps what it has.
@@ -63,7 +66,6 @@ pub fn score(
         dense: None,
         parts: units.iter().map(part).collect(),
         rounds: Vec::new(),
-        seconds: 0.0,
         complete: false,
         partial: Vec::new(),
     };
@@ -71,25 +73,46 @@ pub fn score(
         Some(path) => continued(path, fresh)?,
         None => fresh,
     };
-    let earlier = scores.seconds;
-    let mut keeper = Keeper { scores, path: out.map(Path::to_owned), began: Instant::now(), earlier };
-    if keeper.scores.complete {
-        return Ok(keeper.scores);
+    let work = out.map(|path| WorkFiles::beside(path, identity(&scores), on.save_every));
+    let mut keeper = Keeper { scores, path: out.map(Path::to_owned) };
+    if !keeper.scores.complete {
+        // Before any work: a place that cannot be written to is told at once.
+        keeper.save()?;
+        measure_parts(on, settings, &units, blocks, &mut keeper, work.as_ref(), progress)?;
+        keeper.scores.complete = true;
+        keeper.scores.partial.clear();
+        keeper.save()?;
     }
+    if let Some(work) = &work {
+        work.clear();
+    }
+    Ok(keeper.scores)
+}
+
+/// What must be equal for the state of an interrupted run to be of use.
+fn identity(scores: &Scores) -> String {
+    let data = scores.data.as_ref().map(|d| &d.fingerprint);
+    let all = (&scores.tool, &scores.fingerprint, &scores.settings, data, SCORES_VERSION);
+    blake3::hash(format!("{all:?}").as_bytes()).to_hex().to_string()
+}
+
+fn measure_parts(
+    on: &Scoring<'_>,
+    settings: &Settings,
+    units: &[Unit],
+    blocks: usize,
+    keeper: &mut Keeper,
+    work: Option<&WorkFiles>,
+    progress: &mut Progress<'_>,
+) -> Result<()> {
     let free: Vec<usize> =
         (0..units.len()).filter(|j| !is_protected(units[*j].block, blocks, settings.protect)).collect();
     let rounds = settings.iterative.map_or(0, |n| n.min(free.len().saturating_sub(1)));
-    let mut run = Run { on, settings, units: &units, keeper: &mut keeper, progress, done: 0, total: 0 };
+    let finished = keeper.scores.rounds.len().min(rounds);
+    let mut run = Run { on, settings, units, keeper, work, progress, done: 0, total: 0 };
     run.total = run.steps(&free, rounds);
-    if rounds == 0 {
-        run.one_pass()?;
-    } else {
-        run.iterate(&free, rounds)?;
-    }
-    keeper.scores.complete = true;
-    keeper.scores.partial.clear();
-    keeper.save()?;
-    Ok(keeper.scores)
+    run.done = if finished == 0 { 0 } else { run.steps(&free, finished) };
+    if rounds == 0 { run.one_pass() } else { run.iterate(&free, rounds) }
 }
 
 fn part(unit: &Unit) -> Part {
@@ -129,6 +152,7 @@ struct Run<'r, 'a, 'p> {
     settings: &'r Settings,
     units: &'r [Unit],
     keeper: &'r mut Keeper,
+    work: Option<&'r WorkFiles>,
     progress: &'r mut Progress<'p>,
     done: usize,
     total: usize,
@@ -157,13 +181,19 @@ impl Run<'_, '_, '_> {
             return Ok((None, candidates.iter().map(|j| all[*j]).collect()));
         }
         if settings.criterion == Criterion::Magnitude {
-            let found = magnitude(units, on.weights, candidates, &mut |n| self.step(n))?;
-            return Ok((None, found));
+            return Ok((None, self.magnitudes(candidates)?));
         }
         let objective = on.objective.ok_or_else(|| {
             PruneError::Unfit(format!("criterion {} needs calibration data", settings.criterion.name()))
         })?;
-        let chain = Chain { graph: on.graph, weights: on.weights, objective, device: on.device, units };
+        let chain = Chain {
+            graph: on.graph,
+            weights: on.weights,
+            objective,
+            device: on.device,
+            units,
+            work: self.work,
+        };
         match settings.criterion {
             Criterion::Perplexity => {
                 let mut journal = Sweeps { run: self, removed };
@@ -176,8 +206,31 @@ impl Run<'_, '_, '_> {
             Criterion::Taylor => {
                 Ok((None, taylor(&chain, removed, candidates, group, &mut |n| self.step(n))?))
             }
-            _ => Ok((None, block_influence(&chain, removed, candidates, group, &mut |n| self.step(n))?)),
+            _ => {
+                let mut journal = Sweeps { run: self, removed };
+                Ok((None, block_influence(&chain, removed, candidates, group, &mut journal)?))
+            }
         }
+    }
+
+    /// Magnitudes depend on nothing else: what an interrupted run or an earlier round measured stays.
+    fn magnitudes(&mut self, candidates: &[usize]) -> Result<Vec<f64>> {
+        let mut found = Vec::with_capacity(candidates.len());
+        let mut saved = Instant::now();
+        for &j in candidates {
+            if self.keeper.scores.parts[j].score.is_none() {
+                let score: f64 =
+                    magnitude(self.units, self.on.weights, &[j], &mut |_| Ok(()))?.into_iter().sum();
+                self.keeper.scores.parts[j].score = Some(finite(&self.units[j].region.path, score)?);
+                if saved.elapsed() >= self.on.save_every {
+                    self.keeper.save()?;
+                    saved = Instant::now();
+                }
+            }
+            found.extend(self.keeper.scores.parts[j].score);
+            self.step(1)?;
+        }
+        Ok(found)
     }
 
     fn step(&mut self, n: usize) -> Result<()> {
@@ -188,7 +241,7 @@ impl Run<'_, '_, '_> {
     fn one_pass(&mut self) -> Result<()> {
         let candidates: Vec<usize> = (0..self.units.len()).collect();
         let (dense, found) = self.scores_of(&vec![false; self.units.len()], &candidates)?;
-        self.keeper.scores.dense = dense;
+        self.keeper.scores.dense = dense.map(|d| d.min(f64::MAX));
         for (part, score) in self.keeper.scores.parts.iter_mut().zip(&found) {
             part.score = Some(finite(&part.path, *score)?);
         }
@@ -207,7 +260,7 @@ impl Run<'_, '_, '_> {
             let (dense, found) = self.scores_of(&removed, &candidates)?;
             let first = self.keeper.scores.rounds.is_empty();
             if first {
-                self.keeper.scores.dense = dense;
+                self.keeper.scores.dense = dense.map(|d| d.min(f64::MAX));
             }
             let mut best: Option<(usize, f64)> = None;
             for (j, score) in candidates.iter().zip(found) {
@@ -270,6 +323,9 @@ impl Journal for Sweeps<'_, '_, '_, '_> {
     }
 
     fn keep(&mut self, samples: &Range<usize>, candidates: &[usize], losses: &SweepLosses) -> Result<()> {
+        if let Some(at) = losses.without.iter().position(|l| l.iter().any(|l| l.sum.is_nan())) {
+            finite(&self.run.units[candidates[at]].region.path, f64::NAN)?;
+        }
         let (removed, candidates, samples) = self.key(samples, candidates);
         let without = losses.without.iter().map(|w| pack(w)).collect();
         let group = Group { removed, candidates, samples, dense: pack(&losses.dense), without };

@@ -1,6 +1,7 @@
 //! `pomona score`.
 
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::{Result, bail};
 use pomona_exec::Device;
@@ -15,8 +16,14 @@ use crate::ui::Ui;
 
 pub fn run(a: &Score, ui: &Ui) -> Result<()> {
     let model = open_model(&a.model)?;
+    let began = Instant::now();
     let scores = score(&model, a.criterion, &a.options, Some(&a.out), ui)?;
-    ui.result(&scores, || text(&scores))
+    let seconds = began.elapsed().as_secs_f64();
+    // Time is no part of the file: a run that was killed and went on ends with the same bytes.
+    let mut document = serde_json::to_value(&scores)?;
+    document["seconds"] = seconds.into();
+    ui.say(format!("scored in {}", pomona_report::units::seconds(seconds)));
+    ui.result(&document, || text(&scores))
 }
 
 /// Scores a model, going on from the file where it holds an unfinished run.
@@ -77,6 +84,7 @@ pub fn score(
         fingerprint: &fingerprint,
         tool: TOOL,
         group: size.0.div_ceil(5).max(1),
+        save_every: options.save_every,
     };
     let bar = ui.bar("scoring");
     let found = depth::score(&on, &settings, out, &mut |done, total| {
@@ -102,5 +110,5 @@ fn text(scores: &Scores) -> String {
         let single = scores.parts.iter().find(|p| p.path == *path).and_then(|p| p.score);
         out += &format!("{:>4}  {path:<32} {:.6}\n", rank + 1, round.or(single).unwrap_or(f64::NAN));
     }
-    out + &format!("{} parts in {:.1} s, least important first\n", order.len(), scores.seconds)
+    out + &format!("{} parts, least important first\n", order.len())
 }
