@@ -38,7 +38,7 @@ pub fn run(a: &Args) -> Result<Value> {
     let model = open(&a.model)?;
     let graph = model.graph()?;
     let device = Device::cpu();
-    let weights = ModelWeights::new(&model, model.only()?, &device, Residence::Memory);
+    let weights = ModelWeights::new(model.only()?, &device, Residence::Memory);
     let output = graph.output("logits").context("the model has no logits")?;
     let mut out = Vec::new();
     for prompt in &prompts.prompts {

@@ -37,7 +37,7 @@ pub fn run(a: &Args) -> Result<Value> {
     let model = open(&a.model)?;
     let graph = model.graph()?;
     let device = Device::cpu();
-    let weights = ModelWeights::new(&model, model.only()?, &device, Residence::Memory);
+    let weights = ModelWeights::new(model.only()?, &device, Residence::Memory);
     let objective = NextToken::new(token_windows(&a.tokens, "calibration", usize::MAX)?)?;
     let (parts, _) = units(graph, UnitKind::Block)?;
     let samples = objective.samples();

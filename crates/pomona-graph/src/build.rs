@@ -64,6 +64,11 @@ impl GraphBuilder {
         }
     }
 
+    /// The usual size of a symbol: what costs are worked out with where nobody gives a size.
+    pub fn default_size(&mut self, symbol: &str, size: usize) {
+        self.graph.defaults.insert(symbol.to_owned(), i64::try_from(size).unwrap_or(i64::MAX));
+    }
+
     /// Class name of a module.
     pub fn module(&mut self, path: &str, class: &str) {
         self.graph.modules.insert(path.to_owned(), class.to_owned());

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::annotation::Annotation;
-use crate::dim::Shape;
+use crate::dim::{Bindings, Shape};
 use crate::op::{Op, ValueType};
 use crate::tensor::{Slot, TensorDef, TensorId};
 
@@ -37,6 +37,9 @@ pub struct Graph {
     pub nodes: Vec<Node>,
     /// Types and shapes, by [`ValueId`].
     pub values: Vec<Value>,
+    /// Usual sizes of the symbols in its inputs (`height` -> 64), where the importer knows them.
+    #[serde(default, skip_serializing_if = "Bindings::is_empty")]
+    pub defaults: Bindings,
     /// Class names of modules by path (`model.layers.0` -> `LlamaDecoderLayer`), where the importer knows them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub modules: BTreeMap<String, String>,
@@ -113,6 +116,7 @@ impl Graph {
             tensors: Vec::new(),
             nodes: Vec::new(),
             values: Vec::new(),
+            defaults: Bindings::new(),
             modules: BTreeMap::new(),
             annotations: BTreeMap::new(),
         }

@@ -32,7 +32,7 @@ impl Default for InitOptions {
     }
 }
 
-/// Writes a transformers directory for a config: matrices normal with the config's `initializer_range` (0.02 without),
+/// Writes a stock directory for a config: matrices normal with the config's `initializer_range` (0.02 without),
 /// norms 1, biases 0. The same config, seed and type give the same bytes.
 ///
 /// # Errors
@@ -47,9 +47,9 @@ pub fn init(
     let path = if path.is_dir() { path.join("config.json") } else { path.to_owned() };
     let mut config = read_object(&path)?;
     let fields = Fields::new(&path, &config)?;
-    let family = families::of_config(&config).ok_or_else(|| opaque::unknown(&path, &config))?;
+    let (known, _) = families::of_config(&config).ok_or_else(|| opaque::unknown(&path, &config))?;
     let deviation = fields.positive_or("initializer_range", 0.02)?;
-    let graph = family.graph(&fields)?;
+    let graph = known.graph(&fields)?;
     let mut planned = Planned { items: Vec::new(), import: Recipe::default(), dtypes: BTreeMap::new() };
     let mut bytes = 0;
     for (id, t) in graph.iter_tensors() {
@@ -58,9 +58,8 @@ pub fn init(
             Some((&n.op, *slot))
         });
         let distribution = match user {
-            Some((Op::RmsNorm { .. } | Op::LayerNorm { .. } | Op::GroupNorm { .. }, Slot::Weight)) => {
-                Distribution::Fill(1.0)
-            }
+            Some((op, Slot::Weight)) if is_norm(op) => Distribution::Fill(1.0),
+            Some((_, Slot::RunningVar)) => Distribution::Fill(1.0),
             Some((_, Slot::Weight)) => Distribution::Normal(deviation),
             _ => Distribution::Fill(0.0),
         };
@@ -75,7 +74,9 @@ pub fn init(
         };
         planned.items.push(WriteItem { spec, expr });
     }
-    set_dtype(&mut config, &planned);
+    if known.config_has_dtype() {
+        set_dtype(&mut config, &planned);
+    }
     let text = pretty(&config);
     let mut key = blake3::Hasher::new();
     key.update(&text);
@@ -90,8 +91,20 @@ pub fn init(
         },
     )?;
     let save = SaveOptions { shard_size: options.shard_size, ..SaveOptions::default() };
-    write_weights(&mut dir, &planned, OutputFormat::Hf, &save, &[], None, progress)?;
+    let stem = known.file_stem();
+    write_weights(&mut dir, stem, &planned, OutputFormat::Hf, &save, &[], None, progress)?;
     dir.write("config.json", &text)?;
     crate::open(dir.path())?;
     Ok(dir.commit()?)
+}
+
+fn is_norm(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::RmsNorm { .. }
+            | Op::LayerNorm { .. }
+            | Op::GroupNorm { .. }
+            | Op::BatchNorm { .. }
+            | Op::InstanceNorm { .. }
+    )
 }

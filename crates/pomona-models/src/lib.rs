@@ -16,6 +16,7 @@ mod manifest;
 mod model;
 mod opaque;
 mod open;
+mod pipeline;
 pub mod recipe_exec;
 mod save;
 mod stock;

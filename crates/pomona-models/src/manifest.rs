@@ -44,6 +44,15 @@ pub(crate) struct Origin {
 /// A component.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Part {
+    /// Its folder in a pipeline; empty where there is only one component.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub folder: String,
+    /// What its config calls it, where there are several components.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub architecture: Option<String>,
+    /// Its config, where there are several components.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<Value>,
     /// Node paths and tensor names are the original model's.
     pub graph: Graph,
     /// How the graph's tensors come from the file's: new names and, for GGUF, row order.
@@ -80,40 +89,56 @@ pub(crate) fn read(dir: &Path) -> Result<Manifest> {
 
 /// Opens an output directory of this program.
 pub(crate) fn open(dir: &Path) -> Result<Model> {
-    let manifest = read(dir)?;
-    let path = dir.join(MANIFEST);
-    let checkpoint = Checkpoint::open(dir)?;
-    let mut components = Vec::with_capacity(manifest.components.len());
-    for Part { graph, import } in manifest.components {
-        graph.validate()?;
-        if let Some(o) = import.outputs.iter().find(|o| !only_rearranges(&o.expr)) {
-            return Err(tensor_error(
-                &path,
-                &o.name,
-                "is made from more than the files' tensors, which no output is",
-            ));
-        }
-        import.check(&|name| source_of(Some(&checkpoint), name))?;
-        for t in &graph.tensors {
-            let made = import.output(&t.name).filter(|o| o.shape == t.shape);
-            if made.is_none() {
-                let message = format!("of shape {:?} is not made from the files", t.shape);
-                return Err(tensor_error(&path, &t.name, message));
-            }
-        }
-        components.push(Component { name: graph.name.clone(), graph, import });
+    let Manifest { architecture, config, lineage, components: parts, .. } = read(dir)?;
+    let mut components = Vec::with_capacity(parts.len());
+    for part in parts {
+        components.push(component(dir, part, &architecture, &config)?);
     }
     if components.is_empty() {
-        return Err(file_error(&path, "has no component"));
+        return Err(file_error(&dir.join(MANIFEST), "has no component"));
     }
-    Ok(Model {
-        architecture: manifest.architecture,
-        source: SourceKind::Pomona,
-        path: dir.to_owned(),
-        config: manifest.config,
-        components,
+    let path = dir.to_owned();
+    Ok(Model { architecture, source: SourceKind::Pomona, path, config, components, lineage })
+}
+
+fn component(dir: &Path, part: Part, architecture: &str, config: &Value) -> Result<Component> {
+    let path = dir.join(MANIFEST);
+    let Part { folder, graph, import, .. } = part;
+    if !folder.is_empty()
+        && !Path::new(&folder).components().all(|c| matches!(c, std::path::Component::Normal(_)))
+    {
+        return Err(file_error(
+            &path,
+            format!("has a component in `{folder}`, which is not inside the directory"),
+        ));
+    }
+    let own = if folder.is_empty() { dir.to_owned() } else { dir.join(&folder) };
+    let checkpoint = Checkpoint::open(&own)?;
+    graph.validate()?;
+    if let Some(o) = import.outputs.iter().find(|o| !only_rearranges(&o.expr)) {
+        return Err(tensor_error(
+            &path,
+            &o.name,
+            "is made from more than the files' tensors, which no output is",
+        ));
+    }
+    import.check(&|name| source_of(Some(&checkpoint), name))?;
+    for t in &graph.tensors {
+        let made = import.output(&t.name).filter(|o| o.shape == t.shape);
+        if made.is_none() {
+            let message = format!("of shape {:?} is not made from the files", t.shape);
+            return Err(tensor_error(&path, &t.name, message));
+        }
+    }
+    Ok(Component {
+        name: graph.name.clone(),
+        architecture: part.architecture.unwrap_or_else(|| architecture.to_owned()),
+        folder,
+        path: own,
+        config: part.config.unwrap_or_else(|| config.clone()),
+        graph,
+        import,
         checkpoint: Some(checkpoint),
-        lineage: manifest.lineage,
         unused: Vec::new(),
     })
 }

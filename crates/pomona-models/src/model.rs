@@ -7,7 +7,7 @@ use pomona_store::Checkpoint;
 use serde_json::Value;
 
 use crate::error::{ModelError, Result, not_a_model, tensor_error};
-use crate::families::{self, Family};
+use crate::families::{self, Family, Known};
 use crate::recipe_exec;
 
 /// What kind of files a model was read from.
@@ -17,6 +17,8 @@ pub enum SourceKind {
     HuggingFace,
     /// A GGUF file.
     Gguf,
+    /// A directory with a model_index.json and a folder for each component, as diffusers writes it.
+    Pipeline,
     /// A config.json without weights.
     Config,
     /// A directory that this program wrote (`pomona.json`).
@@ -24,38 +26,114 @@ pub enum SourceKind {
 }
 
 /// A network of the model and how its tensors are made from the source's.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Component {
-    /// `model` where there is only one.
+    /// `model` where there is only one, else the pipeline's name for it (`unet`).
     pub name: String,
-    /// The graph. Without nodes where the architecture is not known (see [`Model::is_opaque`]).
+    /// What the config calls the network: `llama`, `UNet2DConditionModel`, `resnet50`.
+    pub architecture: String,
+    /// Its folder in the model's directory; empty where there is only one component.
+    pub folder: String,
+    /// Its directory or file.
+    pub path: PathBuf,
+    /// Its config; made from the metadata where the source was GGUF.
+    pub config: Value,
+    /// The graph. Without nodes where the architecture is not known (see [`Component::is_opaque`]).
     pub graph: Graph,
     /// One output for each tensor of the graph, in the graph's order, over the checkpoint's tensors.
     pub import: Recipe,
+    /// The weights; none for a bare config.
+    pub checkpoint: Option<Checkpoint>,
+    /// Tensors of the checkpoint that the graph does not read.
+    pub unused: Vec<String>,
 }
 
 /// A model: graphs, files and what is known about where it came from.
 #[derive(Debug)]
 pub struct Model {
-    /// `model_type` (`llama`, `qwen2`, ...), also where the source was GGUF.
+    /// What the config calls it: `llama`, `UNet2DConditionModel`, `StableDiffusionPipeline`.
     pub architecture: String,
     /// What was read.
     pub source: SourceKind,
     /// The path as it was given.
     pub path: PathBuf,
-    /// The config in the layout of transformers; made from the metadata where the source was GGUF.
+    /// config.json or model_index.json; made from the metadata where the source was GGUF.
     pub config: Value,
-    /// Networks; a language model has one.
+    /// Networks; a pipeline has several.
     pub components: Vec<Component>,
-    /// The weights; none for a bare config.
-    pub checkpoint: Option<Checkpoint>,
     /// Plans that led here from the original model, oldest first.
     pub lineage: Vec<Plan>,
-    /// Tensors of the checkpoint that the graph does not read.
-    pub unused: Vec<String>,
+}
+
+impl Component {
+    /// Whether only tensors are known, no computation: such a model can be inspected, cut by blocks and saved, not run.
+    pub fn is_opaque(&self) -> bool {
+        self.graph.nodes.is_empty()
+    }
+
+    /// A file's name from the model's directory.
+    pub(crate) fn in_folder(&self, file: &str) -> String {
+        if self.folder.is_empty() { file.to_owned() } else { format!("{}/{file}", self.folder) }
+    }
+
+    /// What is known about its config.
+    pub(crate) fn known(&self) -> Option<Known> {
+        let by_name = || families::by_model_type(&self.architecture).map(Known::Decoder);
+        families::of_config(&self.config).map(|(known, _)| known).or_else(by_name)
+    }
+
+    /// The checkpoint, or an error that says that `action` needs one.
+    ///
+    /// # Errors
+    /// [`ModelError::NoWeights`] for a bare config.
+    pub fn weights(&self, action: &str) -> Result<&Checkpoint> {
+        self.checkpoint
+            .as_ref()
+            .ok_or_else(|| ModelError::NoWeights { path: self.path.clone(), action: action.to_owned() })
+    }
+
+    /// The expression that makes a graph tensor from the checkpoint.
+    ///
+    /// # Errors
+    /// [`ModelError::Tensor`] where the graph has no such tensor.
+    pub fn import_of(&self, tensor: &str) -> Result<&Expr> {
+        let made = self.import.output(tensor);
+        made.map(|o| &o.expr).ok_or_else(|| tensor_error(&self.path, tensor, "is not in the graph"))
+    }
+
+    /// A graph tensor as f32, row-major in the graph's shape.
+    ///
+    /// # Errors
+    /// Where there are no weights, or the encoding cannot be decoded.
+    pub fn materialise(&self, tensor: &str) -> Result<Vec<f32>> {
+        let expr = self.import_of(tensor)?;
+        recipe_exec::materialise(expr, Some(self.weights("reading weights")?))
+    }
+
+    /// Slices `rows` of the first axis of a graph tensor as f32.
+    ///
+    /// # Errors
+    /// As [`Component::materialise`], and where the rows lie outside the tensor.
+    pub fn materialise_rows(&self, tensor: &str, rows: std::ops::Range<usize>) -> Result<Vec<f32>> {
+        let expr = self.import_of(tensor)?;
+        recipe_exec::materialise_rows(expr, Some(self.weights("reading weights")?), rows)
+    }
 }
 
 impl Model {
+    /// A model of one component, which has the model's path and config.
+    pub(crate) fn single(source: SourceKind, mut component: Component, lineage: Vec<Plan>) -> Model {
+        component.graph.name.clone_from(&component.name);
+        Model {
+            architecture: component.architecture.clone(),
+            source,
+            path: component.path.clone(),
+            config: component.config.clone(),
+            components: vec![component],
+            lineage,
+        }
+    }
+
     /// The only component's graph.
     ///
     /// # Errors
@@ -90,56 +168,53 @@ impl Model {
         })
     }
 
-    /// Whether only tensors are known, no computation: such a model can be inspected, cut by blocks and saved, not run.
+    /// Whether the computation of a component is not known.
     pub fn is_opaque(&self) -> bool {
-        self.components.iter().any(|c| c.graph.nodes.is_empty())
+        self.components.iter().any(Component::is_opaque)
     }
 
+    /// The decoder family of the only component.
     pub(crate) fn family(&self) -> Option<&'static Family> {
-        families::by_model_type(&self.architecture)
+        match self.only().ok()?.known()? {
+            Known::Decoder(family) => Some(family),
+            Known::Network(_) => None,
+        }
     }
 
-    /// The checkpoint, or an error that says that `action` needs one.
+    /// The only component's checkpoint; none for a bare config.
+    pub fn checkpoint(&self) -> Option<&Checkpoint> {
+        self.only().ok()?.checkpoint.as_ref()
+    }
+
+    /// The only component's checkpoint, or an error that says that `action` needs one.
     ///
     /// # Errors
     /// [`ModelError::NoWeights`] for a bare config.
     pub fn weights(&self, action: &str) -> Result<&Checkpoint> {
-        self.checkpoint
-            .as_ref()
-            .ok_or_else(|| ModelError::NoWeights { path: self.path.clone(), action: action.to_owned() })
+        self.only()?.weights(action)
     }
 
-    /// The expression that makes a graph tensor of the only component from the checkpoint.
+    /// [`Component::materialise`] of the only component.
     ///
     /// # Errors
-    /// [`ModelError::Tensor`] where the graph has no such tensor.
-    pub fn import_of(&self, tensor: &str) -> Result<&Expr> {
-        let made = self.components.iter().find_map(|c| c.import.output(tensor));
-        made.map(|o| &o.expr).ok_or_else(|| tensor_error(&self.path, tensor, "is not in the graph"))
-    }
-
-    /// A graph tensor as f32, row-major in the graph's shape.
-    ///
-    /// # Errors
-    /// Where there are no weights, or the encoding cannot be decoded.
+    /// As there.
     pub fn materialise(&self, tensor: &str) -> Result<Vec<f32>> {
-        let expr = self.import_of(tensor)?;
-        recipe_exec::materialise(expr, Some(self.weights("reading weights")?))
+        self.only()?.materialise(tensor)
     }
 
-    /// Slices `rows` of the first axis of a graph tensor as f32.
+    /// [`Component::materialise_rows`] of the only component.
     ///
     /// # Errors
-    /// As [`Model::materialise`], and where the rows lie outside the tensor.
+    /// As there.
     pub fn materialise_rows(&self, tensor: &str, rows: std::ops::Range<usize>) -> Result<Vec<f32>> {
-        let expr = self.import_of(tensor)?;
-        recipe_exec::materialise_rows(expr, Some(self.weights("reading weights")?), rows)
+        self.only()?.materialise_rows(tensor, rows)
     }
 
     /// Files that are read: an output may be none of them.
     pub fn source_paths(&self) -> Vec<PathBuf> {
         let mut out = vec![self.path.clone()];
-        out.extend(self.checkpoint.iter().flat_map(Checkpoint::files).map(Path::to_owned));
+        let files = self.components.iter().filter_map(|c| c.checkpoint.as_ref());
+        out.extend(files.flat_map(Checkpoint::files).map(Path::to_owned));
         out
     }
 }
@@ -151,20 +226,21 @@ pub(crate) fn source_of(checkpoint: Option<&Checkpoint>, name: &str) -> Option<S
 }
 
 /// A recipe that copies every tensor of the graph from a checkpoint with the same names and shapes; the graph's tensors
-/// get the checkpoint's encodings. `file_name` maps a graph tensor to its name there.
+/// get the checkpoint's encodings. `other_names` gives names that a tensor may have there instead of its own.
 pub(crate) fn import_by_name(
     path: &Path,
     graph: &mut Graph,
     checkpoint: &Checkpoint,
-    file_name: &dyn Fn(&str) -> String,
+    other_names: &dyn Fn(&str) -> Vec<String>,
 ) -> Result<Recipe> {
     let mut outputs = Vec::with_capacity(graph.tensors.len());
     for t in &mut graph.tensors {
-        let names = std::iter::once(&t.name).chain(&t.aliases).map(|n| file_name(n));
-        let found = names.into_iter().find_map(|n| checkpoint.get(&n));
+        let own = std::iter::once(&t.name).chain(&t.aliases);
+        let found = own.clone().find_map(|n| checkpoint.get(n));
+        let found = found.or_else(|| own.flat_map(|n| other_names(n)).find_map(|n| checkpoint.get(&n)));
         let info = found.ok_or_else(|| {
             let hint = "is not in the checkpoint, and the config asks for it: do config and weights belong together?";
-            tensor_error(path, &file_name(&t.name), hint)
+            tensor_error(path, &t.name, hint)
         })?;
         if info.shape != t.shape {
             let message =

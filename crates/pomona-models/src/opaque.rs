@@ -8,27 +8,34 @@ use pomona_store::Checkpoint;
 use serde_json::Value;
 
 use crate::error::{ModelError, Result};
-use crate::families::known_types;
-use crate::model::{Component, Model, SourceKind};
+use crate::families::{self, known_types};
+use crate::model::Component;
 
-/// The refusal of a config whose type is not known, where there are no weights to take shapes from.
+/// The refusal of a config whose network is not known, where there are no weights to take shapes from.
 pub(crate) fn unknown(path: &Path, config: &Value) -> ModelError {
     let known = known_types().join(", ");
-    let message = match config.get("model_type").and_then(Value::as_str) {
+    let message = match families::name_in(config) {
         Some(t) => format!(
             "is \"{t}\", which is not known, and without weights there are no shapes; known are {known}"
         ),
-        None => format!("is missing; known are {known}"),
+        None => format!("is missing (and _class_name and architecture are too); known are {known}"),
     };
     ModelError::Config { path: path.to_owned(), key: "model_type".to_owned(), message }
 }
 
 /// Opens tensors only.
-pub(crate) fn open(dir: &Path, config_path: &Path, config: Value, file: Checkpoint) -> Result<Model> {
-    let Some(model_type) = config.get("model_type").and_then(Value::as_str).map(str::to_owned) else {
+pub(crate) fn open(
+    dir: &Path,
+    folder: &str,
+    name: &str,
+    config_path: &Path,
+    config: Value,
+    file: Checkpoint,
+) -> Result<Component> {
+    let Some(architecture) = families::name_in(&config).map(str::to_owned) else {
         return Err(unknown(config_path, &config));
     };
-    let mut graph = Graph::new("model");
+    let mut graph = Graph::new(name);
     let mut outputs = Vec::with_capacity(file.tensors().len());
     for t in file.tensors() {
         graph.tensors.push(TensorDef {
@@ -48,14 +55,15 @@ pub(crate) fn open(dir: &Path, config_path: &Path, config: Value, file: Checkpoi
     }
     graph.validate()?;
     let import = Recipe { outputs };
-    Ok(Model {
-        architecture: model_type,
-        source: SourceKind::HuggingFace,
+    Ok(Component {
+        name: name.to_owned(),
+        architecture,
+        folder: folder.to_owned(),
         path: dir.to_owned(),
         config,
-        components: vec![Component { name: graph.name.clone(), graph, import }],
+        graph,
+        import,
         checkpoint: Some(file),
-        lineage: Vec::new(),
         unused: Vec::new(),
     })
 }

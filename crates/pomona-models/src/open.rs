@@ -3,21 +3,21 @@
 use std::path::Path;
 
 use pomona_store::{Checkpoint, Format};
-use serde_json::Value;
 
 use crate::config::{Fields, read_object};
 use crate::error::{Result, not_a_model};
 use crate::families;
 use crate::model::{Component, Model, SourceKind, import_by_name};
-use crate::{gguf, manifest, opaque};
+use crate::{gguf, manifest, opaque, pipeline};
 
 /// The file in which this program describes an output.
 pub(crate) const MANIFEST: &str = "pomona.json";
-const CONFIG: &str = "config.json";
-const READ: &str = "a directory with config.json and safetensors, a .gguf, or a config.json is read";
+pub(crate) const CONFIG: &str = "config.json";
+const READ: &str =
+    "a directory with config.json and weights, a diffusers pipeline, a .gguf, or a config.json is read";
 
-/// Opens a Hugging Face directory (a hub cache's snapshot too), a `.gguf`, a bare `config.json`, or an output of this
-/// program. Only headers are read.
+/// Opens a Hugging Face directory (a hub cache's snapshot too; a whole diffusers pipeline too), a `.gguf`, a bare
+/// `config.json`, or an output of this program. Only headers are read.
 ///
 /// # Errors
 /// Where the path holds none of these, a config value is missing or not supported, or the weights do not fit the config.
@@ -54,16 +54,12 @@ fn open_directory(dir: &Path) -> Result<Model> {
     if dir.join(MANIFEST).is_file() {
         return manifest::open(dir);
     }
-    let config_path = dir.join(CONFIG);
-    if config_path.is_file() {
-        let config = read_object(&config_path)?;
-        return open_hf(dir, &config_path, config);
+    if dir.join(CONFIG).is_file() {
+        let component = open_folder(dir, "", "model")?;
+        return Ok(Model::single(SourceKind::HuggingFace, component, Vec::new()));
     }
-    if dir.join("model_index.json").is_file() {
-        return Err(not_a_model(
-            dir,
-            format!("is a diffusers pipeline, which this version does not read: {READ}"),
-        ));
+    if dir.join(pipeline::INDEX).is_file() {
+        return pipeline::open(dir);
     }
     match Checkpoint::open(dir) {
         Ok(file) if file.format() == Format::Gguf => {
@@ -74,48 +70,66 @@ fn open_directory(dir: &Path) -> Result<Model> {
     }
 }
 
-fn open_hf(dir: &Path, config_path: &Path, config: Value) -> Result<Model> {
-    let fields = Fields::new(config_path, &config)?;
+/// The network in a folder with a config.json and weights; `folder` is its name in the model's directory.
+pub(crate) fn open_folder(dir: &Path, folder: &str, name: &str) -> Result<Component> {
+    let config_path = dir.join(CONFIG);
+    let config = read_object(&config_path)?;
     let checkpoint = Checkpoint::open(dir)?;
-    let Some(family) = families::of_config(&config) else {
-        return opaque::open(dir, config_path, config.clone(), checkpoint);
+    let Some((known, architecture)) = families::of_config(&config) else {
+        return opaque::open(dir, folder, name, &config_path, config, checkpoint);
     };
-    let mut graph = family.graph(&fields)?;
-    // A base model without its head is saved without the outer prefix.
-    let bare = checkpoint.get("embed_tokens.weight").is_some();
-    let file_name =
-        |n: &str| if bare { n.strip_prefix("model.").unwrap_or(n).to_owned() } else { n.to_owned() };
-    let import = import_by_name(dir, &mut graph, &checkpoint, &file_name)?;
-    let known =
-        |n: &str| graph.tensors.iter().any(|t| file_name(&t.name) == n || t.aliases.iter().any(|a| a == n));
-    let unused = checkpoint.tensors().iter().map(|t| &t.name).filter(|n| !known(n)).cloned().collect();
-    Ok(Model {
-        architecture: family.model_type.to_owned(),
-        source: SourceKind::HuggingFace,
+    let mut graph = known.graph(&Fields::new(&config_path, &config)?)?;
+    name.clone_into(&mut graph.name);
+    let import = import_by_name(dir, &mut graph, &checkpoint, &|n| known.other_names(n))?;
+    let mut read = std::collections::HashSet::new();
+    for t in &graph.tensors {
+        read.extend(std::iter::once(&t.name).chain(&t.aliases).cloned());
+    }
+    for output in &import.outputs {
+        output.expr.visit_sources(&mut |n| {
+            read.insert(n.to_owned());
+        });
+    }
+    let unused = checkpoint.names().filter(|n| !read.contains(*n)).map(str::to_owned).collect();
+    Ok(Component {
+        name: name.to_owned(),
+        architecture: architecture.to_owned(),
+        folder: folder.to_owned(),
         path: dir.to_owned(),
         config,
-        components: vec![Component { name: graph.name.clone(), graph, import }],
+        graph,
+        import,
         checkpoint: Some(checkpoint),
-        lineage: Vec::new(),
         unused,
     })
 }
 
 fn open_config(path: &Path) -> Result<Model> {
+    if path.file_name().is_some_and(|n| n == pipeline::INDEX) {
+        return pipeline::open(parent(path));
+    }
+    let component = open_shapes(path, "", "model")?;
+    Ok(Model::single(SourceKind::Config, component, Vec::new()))
+}
+
+/// The network that a config describes, without weights.
+pub(crate) fn open_shapes(path: &Path, folder: &str, name: &str) -> Result<Component> {
     let config = read_object(path)?;
     let fields = Fields::new(path, &config)?;
-    let family = families::of_config(&config).ok_or_else(|| opaque::unknown(path, &config))?;
-    let graph = family.graph(&fields)?;
+    let (known, architecture) = families::of_config(&config).ok_or_else(|| opaque::unknown(path, &config))?;
+    let mut graph = known.graph(&fields)?;
+    name.clone_into(&mut graph.name);
     let shapes = graph.tensors.iter().map(|t| (t.name.as_str(), t.shape.as_slice()));
     let import = pomona_graph::Recipe::identity(shapes);
-    Ok(Model {
-        architecture: family.model_type.to_owned(),
-        source: SourceKind::Config,
+    Ok(Component {
+        name: name.to_owned(),
+        architecture: architecture.to_owned(),
+        folder: folder.to_owned(),
         path: path.to_owned(),
-        components: vec![Component { name: graph.name.clone(), graph, import }],
+        graph,
+        import,
         config,
         checkpoint: None,
-        lineage: Vec::new(),
         unused: Vec::new(),
     })
 }
@@ -123,18 +137,16 @@ fn open_config(path: &Path) -> Result<Model> {
 fn open_gguf(path: &Path) -> Result<Model> {
     let file = Checkpoint::open(path)?;
     let found = gguf::import(&file)?;
-    Ok(Model {
+    let component = Component {
+        name: "model".to_owned(),
         architecture: found.family.model_type.to_owned(),
-        source: SourceKind::Gguf,
+        folder: String::new(),
         path: path.to_owned(),
         config: found.config,
-        components: vec![Component {
-            name: found.graph.name.clone(),
-            graph: found.graph,
-            import: found.import,
-        }],
+        graph: found.graph,
+        import: found.import,
         checkpoint: Some(file),
-        lineage: Vec::new(),
         unused: found.unused,
-    })
+    };
+    Ok(Model::single(SourceKind::Gguf, component, Vec::new()))
 }

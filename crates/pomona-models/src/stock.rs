@@ -1,19 +1,20 @@
 //! Whether stock loaders can hold an edited graph, and under which config and names.
 //!
-//! The config is cut to the blocks that are left, the family builds the graph that a stock loader would build from it,
+//! The config is cut to what is left, the family builds the graph that a stock loader would build from it,
 //! and that graph must be the edited one under its new numbers. Nothing here knows what a block contains.
 
 use std::collections::BTreeMap;
 
-use pomona_graph::{Graph, Op, RopeScaling};
+use pomona_graph::{Graph, Op, Plan, RopeScaling};
 use pomona_store::Format;
 use serde_json::Value;
 
 use crate::config::Fields;
 use crate::config_edit::{DEPTH_KEYS, cut_config, depth_keys};
 use crate::error::Result;
+use crate::families::{Family, Known, Network};
 use crate::gguf;
-use crate::model::Model;
+use crate::model::Component;
 use crate::opaque::{block_lists, number_after, numbers};
 
 /// Most reasons that are listed.
@@ -30,29 +31,28 @@ pub(crate) struct StockForm {
     pub kept: Vec<usize>,
 }
 
-/// New block numbers. Paths elsewhere keep their names.
+/// New names, by prefix: the longest prefix of a path, in whole parts, that is listed gets its new name.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Renumbering {
-    prefix: String,
-    to: BTreeMap<usize, usize>,
+    map: BTreeMap<String, String>,
 }
 
 impl Renumbering {
+    /// New names of prefixes.
+    pub(crate) fn of(map: BTreeMap<String, String>) -> Self {
+        Self { map }
+    }
+
     /// The blocks that are left, in order, as `first`, `first + 1`, ...
-    fn new(prefix: &str, first: usize, left: impl IntoIterator<Item = usize>) -> Self {
-        let to = left.into_iter().enumerate().map(|(new, old)| (old, first + new)).collect();
-        Self { prefix: prefix.to_owned(), to }
+    fn blocks(prefix: &str, first: usize, left: impl IntoIterator<Item = usize>) -> Self {
+        let name = |n: usize| format!("{prefix}.{n}");
+        let map = left.into_iter().enumerate().map(|(new, old)| (name(old), name(first + new))).collect();
+        Self { map }
     }
 
     /// The stock name of a path or tensor.
     pub(crate) fn apply(&self, path: &str) -> String {
-        let new = number_after(path, &self.prefix).and_then(|old| Some((old, *self.to.get(&old)?)));
-        let Some((old, new)) = new else { return path.to_owned() };
-        let head = format!("{}.{old}", self.prefix);
-        match path.strip_prefix(&head) {
-            Some(rest) => format!("{}.{new}{rest}", self.prefix),
-            None => path.to_owned(),
-        }
+        pomona_graph::renamed(path, &self.map)
     }
 }
 
@@ -67,45 +67,66 @@ pub(crate) enum Loader {
 
 /// The stock form of an edited graph, or why there is none.
 pub(crate) fn stock_form(
-    model: &Model,
+    component: &Component,
+    lineage: &[Plan],
     edited: &Graph,
     loader: Loader,
 ) -> Result<std::result::Result<StockForm, Vec<String>>> {
-    match model.family() {
-        Some(family) if !model.is_opaque() => {
-            let numbered = |g: &Graph| {
-                let mut all = numbers(g, family.blocks);
-                all.extend(g.nodes.iter().filter_map(|n| number_after(&n.path, family.blocks)));
-                all
-            };
-            let (before, left) = (numbered(model.graph()?), numbered(edited));
-            let kept: Vec<usize> = positions(before.iter(), &|n| left.contains(n));
-            if kept.is_empty() {
-                return Ok(Err(vec!["no block is left".to_owned()]));
-            }
-            let config = cut_config(&model.config, &[family.depth_key], before.len(), &kept);
-            let form = StockForm {
-                config,
-                numbers: Renumbering::new(family.blocks, 0, left),
-                depth: before.len(),
-                kept,
-            };
-            let fields = Fields::new(&model.path, &form.config)?;
-            let built = match model.checkpoint.as_ref() {
-                Some(file) if loader == Loader::LlamaCpp && file.format() == Format::Gguf => {
-                    gguf::cut_graph(file, &form.kept)
-                }
-                _ => family.graph(&fields),
-            };
-            let stock = match built {
-                Ok(graph) => graph,
-                Err(e) => return Ok(Err(vec![e.to_string()])),
-            };
-            let reasons = differences(edited, &stock, &form.numbers);
-            Ok(if reasons.is_empty() { Ok(form) } else { Err(reasons) })
+    let known = component.known().filter(|_| !component.is_opaque());
+    let form = match known {
+        None => return Ok(opaque_form(component, lineage, edited)),
+        Some(Known::Decoder(family)) => decoder_form(component, family, edited),
+        Some(Known::Network(network)) => network_form(component, network, edited),
+    };
+    let form = match form {
+        Ok(form) => form,
+        Err(reasons) => return Ok(Err(reasons)),
+    };
+    let fields = Fields::new(&component.path, &form.config)?;
+    let built = match (component.checkpoint.as_ref(), known) {
+        (Some(file), _) if loader == Loader::LlamaCpp && file.format() == Format::Gguf => {
+            gguf::cut_graph(file, &form.kept)
         }
-        _ => Ok(opaque_form(model, model.graph()?, edited)),
+        (_, Some(known)) => known.graph(&fields),
+        (_, None) => return Ok(Ok(form)),
+    };
+    let stock = match built {
+        Ok(graph) => graph,
+        Err(e) => return Ok(Err(vec![e.to_string()])),
+    };
+    let reasons = differences(edited, &stock, &form.numbers);
+    Ok(if reasons.is_empty() { Ok(form) } else { Err(reasons) })
+}
+
+/// The blocks that are left, under consecutive numbers and a config that counts them.
+fn decoder_form(
+    component: &Component,
+    family: &Family,
+    edited: &Graph,
+) -> std::result::Result<StockForm, Vec<String>> {
+    let numbered = |g: &Graph| {
+        let mut all = numbers(g, family.blocks);
+        all.extend(g.nodes.iter().filter_map(|n| number_after(&n.path, family.blocks)));
+        all
+    };
+    let (before, left) = (numbered(&component.graph), numbered(edited));
+    let kept: Vec<usize> = positions(before.iter(), &|n| left.contains(n));
+    if kept.is_empty() {
+        return Err(vec!["no block is left".to_owned()]);
     }
+    let config = cut_config(&component.config, &[family.depth_key], before.len(), &kept);
+    let numbers = Renumbering::blocks(family.blocks, 0, left);
+    Ok(StockForm { config, numbers, depth: before.len(), kept })
+}
+
+/// What the network's own rule says.
+fn network_form(
+    component: &Component,
+    network: &Network,
+    edited: &Graph,
+) -> std::result::Result<StockForm, Vec<String>> {
+    let (config, numbers) = (network.stock)(&component.config, &component.graph, edited)?;
+    Ok(StockForm { config, numbers, depth: 0, kept: Vec::new() })
 }
 
 fn positions<'a>(of: impl Iterator<Item = &'a usize>, left: &dyn Fn(&usize) -> bool) -> Vec<usize> {
@@ -113,18 +134,23 @@ fn positions<'a>(of: impl Iterator<Item = &'a usize>, left: &dyn Fn(&usize) -> b
 }
 
 /// Without a family only whole blocks of the only stack may be gone, and a key of the config must count them.
-fn opaque_form(model: &Model, before: &Graph, edited: &Graph) -> std::result::Result<StockForm, Vec<String>> {
+fn opaque_form(
+    component: &Component,
+    lineage: &[Plan],
+    edited: &Graph,
+) -> std::result::Result<StockForm, Vec<String>> {
+    let before = &component.graph;
     let stacks = block_lists(before);
     let [prefix] = stacks.as_slice() else {
         if before.tensors.len() == edited.tensors.len() {
-            let (config, numbers) = (model.config.clone(), Renumbering::default());
+            let (config, numbers) = (component.config.clone(), Renumbering::default());
             return Ok(StockForm { config, numbers, depth: 0, kept: Vec::new() });
         }
         let list = if stacks.is_empty() { "none".to_owned() } else { stacks.join(", ") };
         return Err(vec![format!("one stack of blocks was expected; found {list}")]);
     };
     let (all, left) = (numbers(before, prefix), numbers(edited, prefix));
-    let keys = depth_keys(&model.config, all.len());
+    let keys = depth_keys(&component.config, all.len());
     if keys.is_empty() && all.len() != left.len() {
         return Err(vec![format!(
             "none of the keys {} of the config is {}, the number of blocks",
@@ -133,10 +159,10 @@ fn opaque_form(model: &Model, before: &Graph, edited: &Graph) -> std::result::Re
         )]);
     }
     let kept = positions(all.iter(), &|n| left.contains(n));
-    let config = cut_config(&model.config, &keys, all.len(), &kept);
+    let config = cut_config(&component.config, &keys, all.len(), &kept);
     // Some models count from 1; in one that was cut before, the first number may be any.
-    let first = if model.lineage.is_empty() { all.first().copied().unwrap_or(0) } else { 0 };
-    Ok(StockForm { config, numbers: Renumbering::new(prefix, first, left), depth: all.len(), kept })
+    let first = if lineage.is_empty() { all.first().copied().unwrap_or(0) } else { 0 };
+    Ok(StockForm { config, numbers: Renumbering::blocks(prefix, first, left), depth: all.len(), kept })
 }
 
 /// Where the edited graph, renumbered, is not the stock one.

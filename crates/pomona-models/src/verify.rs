@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use pomona_graph::Graph;
 use pomona_store::{Checkpoint, Format};
 
 use crate::config::{Fields, read_object};
@@ -9,7 +10,7 @@ use crate::error::{ModelError, Result};
 use crate::families;
 use crate::gguf;
 use crate::manifest;
-use crate::model::{Model, import_by_name};
+use crate::model::{Component, Model, import_by_name};
 
 /// Opens an output directory and checks every shape: the graph of `pomona.json` against the files, and, where a stock
 /// loader is to read them, the graph that it would build from config.json or the GGUF metadata.
@@ -17,28 +18,12 @@ use crate::model::{Model, import_by_name};
 /// # Errors
 /// [`ModelError::Verify`] where the stock graph differs; others as [`crate::open`].
 pub fn verify_output(dir: impl AsRef<Path>) -> Result<Model> {
-    let dir = dir.as_ref();
-    let model = manifest::open(dir)?;
-    let config_path = dir.join("config.json");
-    let file: &Checkpoint = model.weights("verifying")?;
-    let stock = if file.format() == Format::Gguf {
-        Some(gguf::import(file)?.graph)
-    } else if config_path.is_file() {
-        let config = read_object(&config_path)?;
-        match families::of_config(&config) {
-            Some(family) => {
-                let mut graph = family.graph(&Fields::new(&config_path, &config)?)?;
-                import_by_name(dir, &mut graph, file, &str::to_owned)?;
-                Some(graph)
-            }
-            None => None,
-        }
-    } else {
-        None
-    };
-    let ours = model.graph()?;
-    match stock {
-        Some(stock) if stock.parameters() != ours.parameters() || stock.nodes.len() != ours.nodes.len() => {
+    let model = manifest::open(dir.as_ref())?;
+    for component in &model.components {
+        let stock = stock_graph(component)?;
+        let ours = &component.graph;
+        let Some(stock) = stock else { continue };
+        if stock.parameters() != ours.parameters() || stock.nodes.len() != ours.nodes.len() {
             let message = format!(
                 "stock loaders see {} parameters in {} operators; the graph has {} in {}",
                 stock.parameters(),
@@ -46,8 +31,26 @@ pub fn verify_output(dir: impl AsRef<Path>) -> Result<Model> {
                 ours.parameters(),
                 ours.nodes.len()
             );
-            Err(ModelError::Verify { path: dir.to_owned(), message })
+            return Err(ModelError::Verify { path: component.path.clone(), message });
         }
-        _ => Ok(model),
     }
+    Ok(model)
+}
+
+/// The graph that a stock loader builds from what is in a component's directory; none where there is no config for one.
+fn stock_graph(component: &Component) -> Result<Option<Graph>> {
+    let file: &Checkpoint = component.weights("verifying")?;
+    let dir = &component.path;
+    let config_path = dir.join("config.json");
+    if file.format() == Format::Gguf {
+        return Ok(Some(gguf::import(file)?.graph));
+    }
+    if !config_path.is_file() {
+        return Ok(None);
+    }
+    let config = read_object(&config_path)?;
+    let Some((known, _)) = families::of_config(&config) else { return Ok(None) };
+    let mut graph = known.graph(&Fields::new(&config_path, &config)?)?;
+    import_by_name(dir, &mut graph, file, &|_| Vec::new())?;
+    Ok(Some(graph))
 }

@@ -58,7 +58,7 @@ fn real_gguf_opens_and_materialises() {
     let rows = model.materialise_rows(name, 70..75).unwrap();
     assert_eq!(rows, q[70 * 576..75 * 576]);
     // Row 1 of head 0 is the file's row 2: pairs lie side by side there.
-    let file = model.checkpoint.as_ref().unwrap();
+    let file = model.checkpoint().unwrap();
     let info = file.info("blk.3.attn_q.weight").unwrap();
     assert_eq!(q[576..2 * 576], file.decode_rows(info, 2..3).unwrap());
 }
@@ -79,7 +79,7 @@ fn a_hub_snapshot_of_links_opens() {
         std::os::unix::fs::symlink(link, snapshot.join(entry.file_name())).unwrap();
     }
     let model = open(&snapshot).unwrap();
-    assert!(model.checkpoint.as_ref().unwrap().files().count() > 2);
+    assert!(model.checkpoint().unwrap().files().count() > 2);
     let name = "model.layers.2.mlp.down_proj.weight";
     assert!(model.materialise(name).unwrap().iter().any(|v| *v != 0.0));
     let (graph, recipe) = common::without(&model, &[0]);

@@ -65,7 +65,7 @@ fn a_pruned_directory_has_the_sources_bytes_under_new_numbers() {
             assert_eq!(stock.graph().unwrap().parameters(), graph.parameters());
             assert_eq!(stock.config["num_hidden_layers"], DEPTH - gone.len());
             assert_eq!(stock.config["eos_token_id"], json!([2, 3, 4, 5]), "no list by block");
-            assert!(stock.unused.is_empty());
+            assert!(stock.only().unwrap().unused.is_empty());
         }
     }
 }
@@ -263,7 +263,7 @@ fn a_half_removed_block_is_refused_by_stock_formats_and_kept_by_ours() {
     assert!(!out.path.join("config.json").exists(), "a stock loader must not take it for a whole model");
     let again = verify_output(&out.path).unwrap();
     assert_eq!(again.graph().unwrap(), &graph);
-    let file = again.checkpoint.as_ref().unwrap();
+    let file = again.checkpoint().unwrap();
     assert!(
         file.get("model.layers.3.mlp.up_proj.weight").is_some()
             && file.tensors().len() == graph.tensors.len()

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use pomona_exec::{Device, ExecError, Tensor, WeightProvider};
 use pomona_graph::TensorId;
-use pomona_models::{Component, Model};
+use pomona_models::Component;
 
 use crate::objective::Weights;
 
@@ -20,7 +20,6 @@ pub enum Residence {
 
 /// Weights of one component, read through the map and widened to f32.
 pub struct ModelWeights<'a> {
-    model: &'a Model,
     component: &'a Component,
     device: Device,
     residence: Residence,
@@ -29,8 +28,8 @@ pub struct ModelWeights<'a> {
 
 impl<'a> ModelWeights<'a> {
     /// Nothing is read yet.
-    pub fn new(model: &'a Model, component: &'a Component, device: &Device, residence: Residence) -> Self {
-        Self { model, component, device: device.clone(), residence, cache: Mutex::new(HashMap::new()) }
+    pub fn new(component: &'a Component, device: &Device, residence: Residence) -> Self {
+        Self { component, device: device.clone(), residence, cache: Mutex::new(HashMap::new()) }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<TensorId, Tensor>> {
@@ -50,7 +49,7 @@ impl WeightProvider for ModelWeights<'_> {
             return Ok(t.clone());
         }
         let def = self.component.graph.tensor(id);
-        let values = self.model.materialise(&def.name).map_err(|e| self.fault(id, e))?;
+        let values = self.component.materialise(&def.name).map_err(|e| self.fault(id, e))?;
         let tensor = Tensor::from_f32(values, &def.shape, &self.device)?;
         self.lock().insert(id, tensor.clone());
         Ok(tensor)
@@ -64,7 +63,7 @@ impl WeightProvider for ModelWeights<'_> {
         let width: usize = def.shape[1..].iter().product();
         let mut values = Vec::with_capacity(rows.len() * width);
         for &row in rows {
-            let read = self.model.materialise_rows(&def.name, row..row + 1);
+            let read = self.component.materialise_rows(&def.name, row..row + 1);
             values.extend(read.map_err(|e| self.fault(id, e))?);
         }
         Ok(Some(Tensor::from_f32(values, &[rows.len(), width], &self.device)?))

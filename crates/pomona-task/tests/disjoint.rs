@@ -18,7 +18,7 @@ fn calibration_and_evaluation_share_no_window() {
     };
     let path = Path::new(&data).join("text/wikitext-2/valid.txt");
     let model = open(Path::new(&model)).unwrap();
-    let tokenizer = Tokenizer::from_gguf(model.checkpoint.as_ref().unwrap().gguf_metadata()).unwrap();
+    let tokenizer = Tokenizer::from_gguf(model.checkpoint().unwrap().gguf_metadata()).unwrap();
     let encode = |text: &str| -> Result<Vec<u32>> {
         tokenizer.encode(text, true).map_err(|e| TaskError::Unfit(e.to_string()))
     };

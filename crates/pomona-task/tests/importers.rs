@@ -42,7 +42,7 @@ fn logits(
     residence: Residence,
 ) -> Vec<Vec<f32>> {
     let (graph, device) = (model.graph().unwrap(), Device::cpu());
-    let weights = ModelWeights::new(model, model.only().unwrap(), &device, residence);
+    let weights = ModelWeights::new(model.only().unwrap(), &device, residence);
     let mut feeds = token_feeds(graph, &[ids], 0, &device).unwrap();
     feeds.extend(empty_states(graph, 1, &device).unwrap());
     if let Some(block) = masked {

@@ -19,7 +19,7 @@ pub const TOOL: &str = concat!("pomona ", env!("CARGO_PKG_VERSION"));
 
 /// The model's tokenizer.
 pub fn tokenizer(model: &Model) -> Result<Tokenizer> {
-    let gguf = model.checkpoint.as_ref().filter(|c| !c.gguf_metadata().is_empty());
+    let gguf = model.checkpoint().filter(|c| !c.gguf_metadata().is_empty());
     Ok(match gguf {
         Some(c) => Tokenizer::from_gguf(c.gguf_metadata())?,
         None if model.source == SourceKind::Config => {

@@ -1,10 +1,14 @@
-//! Architectures: from a config.json to a description of the network. One file a family.
+//! Architectures: from a config.json to a network. One file a family of decoders, one folder a kind of other networks.
 
 mod common;
+pub(crate) mod diffusers;
+pub(crate) mod gan;
 mod llama;
 mod mistral;
+mod network;
 mod qwen2;
 mod rope;
+pub(crate) mod vision;
 
 use pomona_graph::Graph;
 use serde_json::Value;
@@ -12,6 +16,7 @@ use serde_json::Value;
 use crate::config::Fields;
 use crate::decoder::{BLOCKS, Decoder};
 use crate::error::Result;
+pub(crate) use network::{Key, Network};
 
 /// An architecture that is known by its `model_type`.
 #[derive(Clone, Copy)]
@@ -68,19 +73,82 @@ impl Family {
     }
 }
 
+/// What is known about a config.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Known {
+    /// A language model of the shared decoder.
+    Decoder(&'static Family),
+    /// Any other network.
+    Network(&'static Network),
+}
+
+impl Known {
+    /// The graph of a config, every tensor in the config's own type.
+    pub(crate) fn graph(self, config: &Fields<'_>) -> Result<Graph> {
+        match self {
+            Known::Decoder(family) => family.graph(config),
+            Known::Network(network) => (network.build)(config),
+        }
+    }
+
+    /// Names that a tensor may have in a file instead of its own.
+    pub(crate) fn other_names(self, tensor: &str) -> Vec<String> {
+        match self {
+            // A base model without its head is saved without the outer prefix.
+            Known::Decoder(_) => tensor.strip_prefix("model.").map(str::to_owned).into_iter().collect(),
+            Known::Network(network) => (network.other_names)(tensor),
+        }
+    }
+
+    /// Stem of the weight file in a stock directory.
+    pub(crate) fn file_stem(self) -> &'static str {
+        match self {
+            Known::Decoder(_) => "model",
+            Known::Network(network) => network.file_stem(),
+        }
+    }
+
+    /// Whether the config says the type of the weights.
+    pub(crate) fn config_has_dtype(self) -> bool {
+        match self {
+            Known::Decoder(_) => true,
+            Known::Network(network) => network.key == Key::ModelType,
+        }
+    }
+}
+
+fn networks() -> impl Iterator<Item = &'static Network> {
+    [diffusers::NETWORKS, vision::NETWORKS, gan::NETWORKS].into_iter().flatten()
+}
+
 /// The family of a `model_type`.
 pub(crate) fn by_model_type(model_type: &str) -> Option<&'static Family> {
     FAMILIES.iter().find(|f| f.model_type == model_type)
 }
 
-/// The family of a config.
-pub(crate) fn of_config(config: &Value) -> Option<&'static Family> {
-    config.get("model_type").and_then(Value::as_str).and_then(by_model_type)
+/// What a config describes, and the name by which it does.
+pub(crate) fn of_config(config: &Value) -> Option<(Known, &'static str)> {
+    let text = |key: &str| config.get(key).and_then(Value::as_str);
+    if let Some(family) = text("model_type").and_then(by_model_type) {
+        return Some((Known::Decoder(family), family.model_type));
+    }
+    networks().find_map(|n| {
+        let value = text(n.key.name())?;
+        let name = n.names.iter().find(|name| **name == value)?;
+        Some((Known::Network(n), *name))
+    })
 }
 
-/// Every `model_type` whose graph is known, sorted.
+/// The name by which a config calls its network, known or not.
+pub(crate) fn name_in(config: &Value) -> Option<&str> {
+    let keys = [Key::ModelType, Key::ClassName, Key::Architecture];
+    keys.iter().find_map(|key| config.get(key.name()).and_then(Value::as_str))
+}
+
+/// Every network whose graph is known, by the name that its config has for it, sorted.
 pub fn known_types() -> Vec<&'static str> {
-    let mut names: Vec<_> = FAMILIES.iter().map(|f| f.model_type).collect();
+    let others = networks().flat_map(|n| n.names.iter().copied());
+    let mut names: Vec<_> = FAMILIES.iter().map(|f| f.model_type).chain(others).collect();
     names.sort_unstable();
     names
 }

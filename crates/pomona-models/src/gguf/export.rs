@@ -41,7 +41,7 @@ pub(crate) fn metadata(
     main: Option<Encoding>,
     notes: &mut Vec<String>,
 ) -> Result<Vec<(String, GgufValue)>> {
-    if let Some(file) = model.checkpoint.as_ref().filter(|c| c.format() == Format::Gguf) {
+    if let Some(file) = model.checkpoint().filter(|c| c.format() == Format::Gguf) {
         let mut out = cut_metadata(file.gguf_metadata(), form.depth, &form.kept);
         if let Some(now) = decoded.and_then(file_type)
             && let Some((_, value)) = out.iter_mut().find(|(k, _)| k == FILE_TYPE)
@@ -126,7 +126,7 @@ fn tokenizer(model: &Model, rows: usize) -> Result<Option<Vec<(String, GgufValue
 /// The tensor of rotary divisors that the file needs; none where the frequencies are plain.
 pub(crate) fn rope_divisors(model: &Model, graph: &Graph) -> Option<Expr> {
     let rope = graph.nodes.iter().find_map(|n| if let Op::Rope(r) = &n.op { Some(r) } else { None })?;
-    if model.checkpoint.as_ref().is_some_and(|c| c.format() == Format::Gguf && c.get(ROPE_FREQS).is_some()) {
+    if model.checkpoint().is_some_and(|c| c.format() == Format::Gguf && c.get(ROPE_FREQS).is_some()) {
         return Some(Expr::copy(ROPE_FREQS));
     }
     let RopeAttrs { rotary, theta, scaling, .. } = rope;

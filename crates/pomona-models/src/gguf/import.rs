@@ -210,11 +210,11 @@ fn as_llama3(divisors: &[f32], theta: f64) -> Option<Value> {
 
 /// Copies, with the rows of q and k put into the graph's order where the file has them in pairs.
 fn recipe(file: &Checkpoint, family: &Family, decoder: &Decoder, graph: &mut Graph) -> Result<Recipe> {
-    let name_of = |n: &str| file_name(n).unwrap_or_else(|| n.to_owned());
+    let name_of = |n: &str| file_name(n).into_iter().collect();
     let mut out = crate::model::import_by_name(file.path(), graph, file, &name_of)?;
     if family.gguf_pairs {
         for o in &mut out.outputs {
-            let block = |name: &str| block_of(&name_of(name)).map(|(i, _)| i);
+            let block = |name: &str| file_name(name).and_then(|n| block_of(&n).map(|(i, _)| i));
             let Some(query) = rows::rotary(&o.name) else { continue };
             let Some(layer) = block(&o.name).and_then(|i| decoder.layers.get(i)) else { continue };
             let heads = if query { layer.heads } else { layer.kv_heads };

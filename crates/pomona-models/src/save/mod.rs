@@ -5,6 +5,7 @@ mod options;
 mod side;
 mod weights;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -13,9 +14,10 @@ use pomona_store::{GgufWriter, OutputDir, OutputOptions, SafetensorsWriter, Tens
 use serde_json::Value;
 
 use crate::error::{ModelError, Result};
+use crate::families::Known;
 use crate::gguf;
-use crate::manifest::{Manifest, Origin, Part, VERSION};
-use crate::model::Model;
+use crate::manifest::{self, Manifest, Origin, VERSION};
+use crate::model::{Component, Model};
 use crate::open::MANIFEST;
 use crate::recipe_exec::{Progress, sources, write_recipe};
 use crate::stock::{Loader, StockForm, stock_form};
@@ -28,12 +30,22 @@ pub(crate) use weights::Planned;
 const HEADER_BYTES: u64 = 16 << 20;
 const GGUF_FILE: &str = "model.gguf";
 
-/// Whether transformers can hold an edited graph of this model, and if not, why; [`check_format`] asks for other formats.
+/// Whether stock libraries (transformers, diffusers) can hold an edited graph of this model, and if not, why;
+/// [`check_format`] asks for other formats.
 ///
 /// # Errors
-/// Where the model has several components or its config cannot be read.
+/// Where no component has the graph's name, or its config cannot be read.
 pub fn representable(model: &Model, edited: &Graph) -> Result<std::result::Result<(), Vec<String>>> {
-    Ok(stock_form(model, edited, Loader::Transformers)?.map(|_| ()))
+    let component = component_of(model, edited)?;
+    Ok(stock_form(component, &model.lineage, edited, Loader::Transformers)?.map(|_| ()))
+}
+
+/// The component that a graph is an edit of.
+fn component_of<'a>(model: &'a Model, edited: &Graph) -> Result<&'a Component> {
+    match model.components.as_slice() {
+        [one] => Ok(one),
+        _ => model.component(Some(&edited.name)),
+    }
 }
 
 /// The format in which `Auto` would save, or an error where the asked format cannot hold the graph. Costs nothing: said
@@ -42,12 +54,17 @@ pub fn representable(model: &Model, edited: &Graph) -> Result<std::result::Resul
 /// # Errors
 /// [`ModelError::Unrepresentable`] with the reasons and the format that would do.
 pub fn check_format(model: &Model, edited: &Graph, format: OutputFormat) -> Result<OutputFormat> {
-    Ok(choose(model, edited, format)?.0)
+    Ok(choose(model, component_of(model, edited)?, edited, format)?.0)
 }
 
-fn choose(model: &Model, edited: &Graph, format: OutputFormat) -> Result<(OutputFormat, Option<StockForm>)> {
+fn choose(
+    model: &Model,
+    component: &Component,
+    edited: &Graph,
+    format: OutputFormat,
+) -> Result<(OutputFormat, Option<StockForm>)> {
     let loader = if format == OutputFormat::Gguf { Loader::LlamaCpp } else { Loader::Transformers };
-    let form = stock_form(model, edited, loader)?;
+    let form = stock_form(component, &model.lineage, edited, loader)?;
     let refuse = |name: &str, reasons: Vec<String>| ModelError::Unrepresentable {
         format: name.to_owned(),
         reasons,
@@ -58,7 +75,7 @@ fn choose(model: &Model, edited: &Graph, format: OutputFormat) -> Result<(Output
         (OutputFormat::Pomona, _) => Ok((OutputFormat::Pomona, None)),
         (OutputFormat::Auto | OutputFormat::Hf, Ok(form)) => Ok((OutputFormat::Hf, Some(form))),
         (OutputFormat::Auto, Err(_)) => Ok((OutputFormat::Pomona, None)),
-        (OutputFormat::Hf, Err(reasons)) => Err(refuse("a transformers directory", reasons)),
+        (OutputFormat::Hf, Err(reasons)) => Err(refuse("a stock directory", reasons)),
         (OutputFormat::Gguf, Err(reasons)) => Err(refuse("GGUF", reasons)),
         (OutputFormat::Gguf, Ok(form)) => {
             let reasons = gguf::refusals(model);
@@ -71,11 +88,20 @@ fn choose(model: &Model, edited: &Graph, format: OutputFormat) -> Result<(Output
     }
 }
 
+/// A component of an output: what it is, and what is written for it.
+pub(crate) struct Part<'a> {
+    pub component: &'a Component,
+    pub graph: Cow<'a, Graph>,
+    pub form: Option<StockForm>,
+    pub planned: Planned,
+}
+
 /// Writes an edited model.
 ///
-/// `edited` is the model's graph after the edits, `recipe` makes its tensors from those of the model's graph (for an
-/// unchanged graph: [`Recipe::identity`]). Everything goes into a hidden sibling of `out`, is reopened and shape-checked
-/// there, and gets its name last. An interrupted run with the same work continues.
+/// `edited` is a component's graph after the edits (found by its name where there are several; the others are written as
+/// they are), `recipe` makes its tensors from those of the component's graph (for an unchanged graph:
+/// [`Recipe::identity`]). Everything goes into a hidden sibling of `out`, is reopened and shape-checked there, and gets its
+/// name last. An interrupted run with the same work continues.
 ///
 /// # Errors
 /// Without weights, where the format cannot hold the graph, where `out` exists without `force` or is a source, on a full
@@ -88,22 +114,39 @@ pub fn save(
     out: impl AsRef<Path>,
     progress: &mut Progress<'_>,
 ) -> Result<SavedReport> {
-    let checkpoint = model.weights("saving")?;
-    let (format, form) = choose(model, edited, options.format)?;
-    let whole = compose(recipe, &model.only()?.import)?.simplified(&sources(Some(checkpoint)));
-    let planned = match (&form, format) {
-        (Some(form), OutputFormat::Gguf) => weights::gguf(model, edited, &whole, form, options.dtype)?,
-        (form, _) => weights::safetensors(model, edited, &whole, form.as_ref(), options.dtype)?,
-    };
+    let target = component_of(model, edited)?;
+    let (format, form) = choose(model, target, edited, options.format)?;
+    let mut parts = Vec::with_capacity(model.components.len());
+    let mut form = Some(form);
+    for component in &model.components {
+        let part = if std::ptr::eq(component, target) {
+            plan_part(
+                model,
+                component,
+                Cow::Borrowed(edited),
+                Cow::Borrowed(recipe),
+                form.take().flatten(),
+                format,
+                options,
+            )?
+        } else {
+            let graph = &component.graph;
+            let copies =
+                Recipe::identity(graph.tensors.iter().map(|t| (t.name.as_str(), t.shape.as_slice())));
+            let form = stock_form(component, &model.lineage, graph, Loader::Transformers)?.ok();
+            plan_part(model, component, Cow::Borrowed(graph), Cow::Owned(copies), form, format, options)?
+        };
+        parts.push(part);
+    }
     let fingerprint = model.fingerprint()?;
-    let side = side::collect(model, format, form.as_ref(), &planned, options)?;
-    let manifest = manifest(model, edited, form.as_ref(), &planned, format, options, fingerprint.clone())?;
+    let side = side::collect(model, format, &parts, options)?;
+    let manifest = manifest(model, &parts, format, options, fingerprint.clone())?;
     let mut key = blake3::Hasher::new();
     for part in [fingerprint.as_str(), &manifest, &format!("{:?} {}", format, options.shard_size)] {
         key.update(part.as_bytes());
     }
-    let sizes = planned.items.iter().map(|i| i.spec.encoding.bytes_for(&i.spec.shape).unwrap_or(0));
-    let bytes: u64 = sizes.sum();
+    let items = || parts.iter().flat_map(|p| &p.planned.items);
+    let bytes: u64 = items().map(|i| i.spec.encoding.bytes_for(&i.spec.shape).unwrap_or(0)).sum();
     let beside = side.files.iter().map(|(_, c)| c.len() as u64).sum::<u64>() + manifest.len() as u64;
     let mut dir = OutputDir::create(
         out.as_ref(),
@@ -114,18 +157,52 @@ pub fn save(
             resume_key: Some(key.finalize().to_hex().to_string()),
         },
     )?;
-    write_weights(&mut dir, &planned, format, options, &side.gguf, Some(checkpoint), progress)?;
+    let mut before = 0;
+    for part in &parts {
+        let stem = part.component.in_folder(part.component.known().map_or("model", Known::file_stem));
+        let checkpoint = Some(part.component.weights("saving")?);
+        let mut done = before;
+        let mut told = |n: u64, _: u64| {
+            done = before + n;
+            progress(done, bytes);
+        };
+        write_weights(&mut dir, &stem, &part.planned, format, options, &side.gguf, checkpoint, &mut told)?;
+        before = done;
+    }
     for (name, content) in &side.files {
         dir.write(name, content)?;
     }
     dir.write(MANIFEST, manifest.as_bytes())?;
     verify_output(dir.path())?;
+    let tensors = items().count();
     let path = dir.commit()?;
-    Ok(SavedReport { path, format, bytes, tensors: planned.items.len(), notes: side.notes })
+    Ok(SavedReport { path, format, bytes, tensors, notes: side.notes })
 }
 
+fn plan_part<'a>(
+    model: &Model,
+    component: &'a Component,
+    graph: Cow<'a, Graph>,
+    recipe: Cow<'_, Recipe>,
+    form: Option<StockForm>,
+    format: OutputFormat,
+    options: &SaveOptions,
+) -> Result<Part<'a>> {
+    let checkpoint = component.weights("saving")?;
+    let whole = compose(&recipe, &component.import)?.simplified(&sources(Some(checkpoint)));
+    let planned = match (&form, format) {
+        (Some(form), OutputFormat::Gguf) => {
+            weights::gguf(model, component, &graph, &whole, form, options.dtype)?
+        }
+        (form, _) => weights::safetensors(component, &graph, &whole, form.as_ref(), options.dtype)?,
+    };
+    Ok(Part { component, graph, form, planned })
+}
+
+#[expect(clippy::too_many_arguments, reason = "what is written, where, and how")]
 pub(crate) fn write_weights(
     dir: &mut OutputDir,
+    stem: &str,
     planned: &Planned,
     format: OutputFormat,
     options: &SaveOptions,
@@ -139,29 +216,48 @@ pub(crate) fn write_weights(
         run(&mut GgufWriter::new(dir, GGUF_FILE, metadata, specs)?)
     } else {
         let own = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
-        run(&mut SafetensorsWriter::new(dir, "model", specs, options.shard_size.max(1), &own)?)
+        run(&mut SafetensorsWriter::new(dir, stem, specs, options.shard_size.max(1), &own)?)
     }
 }
 
 fn manifest(
     model: &Model,
-    edited: &Graph,
-    form: Option<&StockForm>,
-    planned: &Planned,
+    parts: &[Part<'_>],
     format: OutputFormat,
     options: &SaveOptions,
     fingerprint: String,
 ) -> Result<String> {
-    let mut graph = edited.clone();
-    for t in &mut graph.tensors {
-        if let Some(dtype) = planned.dtypes.get(&t.name) {
-            t.dtype.clone_from(dtype);
+    let several = parts.len() > 1;
+    let mut config = model.config.clone();
+    let mut components = Vec::with_capacity(parts.len());
+    for part in parts {
+        let mut graph = part.graph.clone().into_owned();
+        for t in &mut graph.tensors {
+            if let Some(dtype) = part.planned.dtypes.get(&t.name) {
+                t.dtype.clone_from(dtype);
+            }
         }
+        let mut own = part.form.as_ref().map_or_else(|| part.component.config.clone(), |f| f.config.clone());
+        if part.component.known().is_none_or(Known::config_has_dtype) {
+            set_dtype(&mut own, &part.planned);
+        }
+        let (mut architecture, mut component_config) = (None, None);
+        if several {
+            architecture = Some(part.component.architecture.clone());
+            component_config = Some(own);
+        } else {
+            config = own;
+        }
+        components.push(manifest::Part {
+            folder: part.component.folder.clone(),
+            architecture,
+            config: component_config,
+            graph,
+            import: part.planned.import.clone(),
+        });
     }
     let mut lineage = model.lineage.clone();
     lineage.extend(options.plan.clone());
-    let mut config = form.map_or_else(|| model.config.clone(), |f| f.config.clone());
-    set_dtype(&mut config, planned);
     let manifest = Manifest {
         version: VERSION,
         tool: concat!("pomona ", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -170,7 +266,7 @@ fn manifest(
         source: Origin { name: source_name(model), fingerprint },
         lineage,
         config,
-        components: vec![Part { graph, import: planned.import.clone() }],
+        components,
     };
     manifest.to_json()
 }

@@ -5,14 +5,16 @@ use std::path::Path;
 use pomona_store::{Encoding, Format, GgufValue};
 use serde_json::{Value, json};
 
+use super::Part;
 use super::card;
 use super::options::{OutputFormat, SaveOptions};
-use super::weights::{Planned, main_encoding};
+use super::weights::{Planned, carried, main_encoding};
 use crate::error::{Result, file_error};
+use crate::families::Known;
 use crate::gguf;
 use crate::model::Model;
-use crate::open::MANIFEST;
-use crate::stock::StockForm;
+use crate::open::{CONFIG, MANIFEST};
+use crate::pipeline::has_weights;
 use crate::tokenizer::Tokenizer;
 
 /// Files larger than this are not side files.
@@ -44,45 +46,57 @@ pub(super) struct Side {
     pub notes: Vec<String>,
 }
 
+/// Files of the whole output: tokenizer, licence, card, and of a pipeline the folders without a network.
 pub(super) fn collect(
     model: &Model,
     format: OutputFormat,
-    form: Option<&StockForm>,
-    planned: &Planned,
+    parts: &[Part<'_>],
     options: &SaveOptions,
 ) -> Result<Side> {
     let mut side = Side { files: Vec::new(), gguf: Vec::new(), notes: Vec::new() };
-    if !model.unused.is_empty() && format != OutputFormat::Gguf {
-        side.notes.push(left_out(model));
+    for part in parts.iter().filter(|_| format != OutputFormat::Gguf) {
+        side.notes.extend(left_out(part));
     }
-    if let (OutputFormat::Gguf, Some(form)) = (format, form) {
-        side.gguf = gguf::metadata(model, form, options.dtype, main_encoding(planned), &mut side.notes)?;
+    if let (OutputFormat::Gguf, [part]) = (format, parts)
+        && let Some(form) = &part.form
+    {
+        let main = main_encoding(&part.planned);
+        side.gguf = gguf::metadata(model, form, options.dtype, main, &mut side.notes)?;
         return Ok(side);
     }
-    let from_gguf = model.checkpoint.as_ref().is_some_and(|c| c.format() == Format::Gguf);
+    let from_gguf = model.checkpoint().is_some_and(|c| c.format() == Format::Gguf);
     if from_gguf {
         rebuilt(model, &mut side)?;
     } else if model.path.is_dir() {
-        copied(&model.path, &mut side.files)?;
+        copied(&model.path, "", &mut side.files)?;
+        if model.config.get("_class_name").is_some() && model.components.iter().any(|c| !c.folder.is_empty())
+        {
+            folders(&model.path, &mut side.files)?;
+        }
     }
-    if let Some(form) = form {
+    for part in parts {
+        let Some(form) = &part.form else { continue };
         let mut config = form.config.clone();
-        set_dtype(&mut config, planned);
-        side.files.push(("config.json".to_owned(), pretty(&config)));
+        if part.component.known().is_none_or(Known::config_has_dtype) {
+            set_dtype(&mut config, &part.planned);
+        }
+        side.files.push((part.component.in_folder("config.json"), pretty(&config)));
     }
     side.files.push(("README.md".to_owned(), card::readme(model, format, options).into_bytes()));
     Ok(side)
 }
 
 /// Tensors that the graph does not read are not part of the output.
-fn left_out(model: &Model) -> String {
-    let first: Vec<&str> = model.unused.iter().take(3).map(String::as_str).collect();
-    let more = if model.unused.len() > first.len() { ", ..." } else { "" };
-    format!(
-        "{} tensors that the model does not read are left out: {}{more}",
-        model.unused.len(),
-        first.join(", ")
-    )
+fn left_out(part: &Part<'_>) -> Option<String> {
+    let carried: Vec<&str> = carried(part.component, &part.graph).collect();
+    let left: Vec<&str> =
+        part.component.unused.iter().map(String::as_str).filter(|n| !carried.contains(n)).collect();
+    if left.is_empty() {
+        return None;
+    }
+    let more = if left.len() > 3 { ", ..." } else { "" };
+    let first = left.iter().take(3).copied().collect::<Vec<_>>().join(", ");
+    Some(format!("{} tensors that the model does not read are left out: {first}{more}", left.len()))
 }
 
 pub(crate) fn pretty(value: &Value) -> Vec<u8> {
@@ -101,8 +115,28 @@ pub(crate) fn set_dtype(config: &mut Value, planned: &Planned) {
     config[key] = json!(name);
 }
 
-/// Every small file of the source directory that does not hold weights: tokenizer, licence, generation config.
-fn copied(dir: &Path, files: &mut Vec<(String, Vec<u8>)>) -> Result<()> {
+/// Files of a pipeline's folders: tokenizers and schedulers as they are, networks without config and weights.
+fn folders(dir: &Path, files: &mut Vec<(String, Vec<u8>)>) -> Result<()> {
+    let entries = std::fs::read_dir(dir).map_err(|e| file_error(dir, format!("cannot be listed: {e}")))?;
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with('.') || !entry.path().is_dir() {
+            continue;
+        }
+        let network = has_weights(&entry.path())?;
+        copied(&entry.path(), &name, files)?;
+        let config = entry.path().join(CONFIG);
+        if !network && config.is_file() {
+            let bytes =
+                std::fs::read(&config).map_err(|e| file_error(&config, format!("cannot be read: {e}")))?;
+            files.push((format!("{name}/{CONFIG}"), bytes));
+        }
+    }
+    Ok(())
+}
+
+/// Every small file of a source directory that does not hold weights: tokenizer, licence, generation config.
+fn copied(dir: &Path, folder: &str, files: &mut Vec<(String, Vec<u8>)>) -> Result<()> {
     let io = |path: &Path, e: std::io::Error| file_error(path, format!("cannot be read: {e}"));
     for entry in std::fs::read_dir(dir).map_err(|e| io(dir, e))? {
         let entry = entry.map_err(|e| io(dir, e))?;
@@ -116,6 +150,7 @@ fn copied(dir: &Path, files: &mut Vec<(String, Vec<u8>)>) -> Result<()> {
         if other || !kind.is_file() || kind.len() > MAX_SIDE_FILE {
             continue;
         }
+        let name = if folder.is_empty() { name } else { format!("{folder}/{name}") };
         files.push((name, std::fs::read(entry.path()).map_err(|e| io(&entry.path(), e))?));
     }
     files.sort();
@@ -124,7 +159,7 @@ fn copied(dir: &Path, files: &mut Vec<(String, Vec<u8>)>) -> Result<()> {
 
 /// Tokenizer and generation config from GGUF metadata.
 fn rebuilt(model: &Model, side: &mut Side) -> Result<()> {
-    let Some(file) = &model.checkpoint else { return Ok(()) };
+    let Some(file) = model.checkpoint() else { return Ok(()) };
     if file.gguf("tokenizer.ggml.model").is_none() {
         side.notes.push("no tokenizer is written: the GGUF file has none".to_owned());
     } else {

@@ -8,7 +8,7 @@ use pomona_store::{Checkpoint, Encoding, Format, TensorSpec};
 
 use crate::error::{Result, tensor_error};
 use crate::gguf;
-use crate::model::Model;
+use crate::model::{Component, Model};
 use crate::recipe_exec::{WriteItem, result_of, sources};
 use crate::stock::StockForm;
 
@@ -83,13 +83,13 @@ fn is_float(encoding: Encoding) -> bool {
 
 /// Tensors for safetensors; under stock names where there is a stock form.
 pub(super) fn safetensors(
-    model: &Model,
+    component: &Component,
     edited: &Graph,
     whole: &Recipe,
     form: Option<&StockForm>,
     dtype: Option<Encoding>,
 ) -> Result<Planned> {
-    let mut planner = Planner::new(&model.path, model.checkpoint.as_ref());
+    let mut planner = Planner::new(&component.path, component.checkpoint.as_ref());
     for t in &edited.tensors {
         let expr = expr_of(&planner.path, whole, &t.name)?.clone();
         let name = form.map_or_else(|| t.name.clone(), |f| f.numbers.apply(&t.name));
@@ -98,19 +98,34 @@ pub(super) fn safetensors(
         let encoding = planner.item(name.clone(), expr, choose)?.spec.encoding;
         planner.record(&t.name, &t.shape, encoding, Expr::copy(name));
     }
+    for name in carried(component, edited) {
+        let stock = form.map_or_else(|| name.to_owned(), |f| f.numbers.apply(name));
+        planner.item(stock, Expr::copy(name), |e, _| e)?;
+    }
     Ok(planner.finish())
+}
+
+/// Tensors that the graph does not read but stock loaders may ask for: counters and index tables beside the weights of an
+/// operator that is still there.
+pub(super) fn carried<'a>(component: &'a Component, edited: &'a Graph) -> impl Iterator<Item = &'a str> {
+    let stays = |name: &str| {
+        let module = name.rsplit_once('.').map_or("", |(module, _)| module);
+        edited.nodes.iter().any(|n| n.path == module)
+    };
+    component.unused.iter().map(String::as_str).filter(move |n| !component.is_opaque() && stays(n))
 }
 
 /// Tensors for GGUF.
 pub(super) fn gguf(
     model: &Model,
+    component: &Component,
     edited: &Graph,
     whole: &Recipe,
     form: &StockForm,
     dtype: Option<Encoding>,
 ) -> Result<Planned> {
-    let from_gguf = model.checkpoint.as_ref().is_some_and(|c| c.format() == Format::Gguf);
-    let mut planner = Planner::new(&model.path, model.checkpoint.as_ref());
+    let from_gguf = component.checkpoint.as_ref().is_some_and(|c| c.format() == Format::Gguf);
+    let mut planner = Planner::new(&component.path, component.checkpoint.as_ref());
     let pairs = model.family().is_some_and(|f| f.gguf_pairs);
     // llama.cpp's kernels take norms and biases as f32 only; a file that it wrote itself stays as it is.
     let choose = |e: Encoding, shape: &[usize]| match dtype {

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::output::{OutputDir, Stream, TensorSink, TensorSpec};
 
 /// Streams tensors in the order of the list into `BASE.safetensors`, or `BASE-00001-of-0000N.safetensors` and
-/// `BASE.safetensors.index.json`.
+/// `BASE.safetensors.index.json`. `BASE` may begin with folders of the output.
 ///
 /// Tensors lie in the files in the order of the list, except in a shard where that would leave numbers unaligned: there
 /// wider types come first.
@@ -45,7 +45,8 @@ impl<'a> SafetensorsWriter<'a> {
         let mut map = BTreeMap::new();
         for shard in self.stream.files() {
             for s in &self.stream.specs()[shard.tensors.clone()] {
-                map.insert(&s.name, &shard.name);
+                // Names in an index are those of its own folder.
+                map.insert(&s.name, shard.name.rsplit('/').next().unwrap_or(&shard.name));
             }
         }
         let total: u64 = self.stream.sizes().iter().sum();

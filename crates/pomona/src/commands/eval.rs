@@ -23,7 +23,7 @@ pub fn run(a: &Eval, ui: &Ui) -> Result<()> {
     let device = Device::cpu();
     let windows = windows(a, &model, &device, ui)?;
     let residence = residence(&model, false, activation_bytes(&model, 1, a.tokens, 0), ui)?;
-    let weights = ModelWeights::new(&model, model.only()?, &device, residence);
+    let weights = ModelWeights::new(model.only()?, &device, residence);
     let source = windows.source.clone();
     let fingerprint = windows.fingerprint.clone();
     let objective = objective(windows)?;
@@ -62,6 +62,6 @@ fn windows(a: &Eval, model: &Model, device: &Device, ui: &Ui) -> Result<Windows>
     }
     let other = a.text_from.as_deref().map(open_model).transpose()?;
     let writer = other.as_ref().unwrap_or(model);
-    let weights = ModelWeights::new(writer, writer.only()?, device, Residence::Memory);
+    let weights = ModelWeights::new(writer.only()?, device, Residence::Memory);
     own_text(writer, &tokenizer, &weights, device, (a.windows.unwrap_or(OWN_WINDOWS), a.tokens, a.seed), ui)
 }

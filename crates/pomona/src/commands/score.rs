@@ -47,7 +47,7 @@ pub fn score(
     let (parts, _) = units(graph, options.unit)?;
     let activations = activation_bytes(model, options.samples, options.tokens, parts.len());
     let residence = residence(model, options.streamed, activations, ui)?;
-    let weights = ModelWeights::new(model, model.only()?, &device, residence);
+    let weights = ModelWeights::new(model.only()?, &device, residence);
     let objective: Option<NextToken> = match criterion.needs_data() {
         true => {
             if model.is_opaque() {

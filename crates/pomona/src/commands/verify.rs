@@ -68,7 +68,7 @@ fn against(output: &Model, source: &Model, plan: &Plan, ui: &Ui) -> Result<usize
                 true => made.expr.clone().cast(dtype.clone()),
                 false => made.expr.clone(),
             };
-            let wanted = materialise_rows(&expr, source.checkpoint.as_ref(), range.clone())?;
+            let wanted = materialise_rows(&expr, source.checkpoint(), range.clone())?;
             let got = output.materialise_rows(&t.name, range.clone())?;
             let equal = |(a, b): (&f32, &f32)| a.to_bits() == b.to_bits();
             if let Some(at) = got.iter().zip(&wanted).position(|p| !equal(p)) {
@@ -93,7 +93,7 @@ fn smallest_run(model: &Model, ui: &Ui) -> Result<bool> {
     }
     let device = Device::cpu();
     let residence = residence(model, false, activation_bytes(model, 1, 2, 0), ui)?;
-    let weights = ModelWeights::new(model, model.only()?, &device, residence);
+    let weights = ModelWeights::new(model.only()?, &device, residence);
     let graph = model.graph()?;
     let Some(output) = graph.output("logits") else { return Ok(false) };
     let mut feeds = token_feeds(graph, &[&[0, 1]], 0, &device)?;

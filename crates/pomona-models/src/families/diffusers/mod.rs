@@ -1,0 +1,5 @@
+//! The networks of diffusers pipelines.
+
+use super::Network;
+
+pub(crate) const NETWORKS: &[Network] = &[];

@@ -1,0 +1,5 @@
+//! Image and text encoders, classifiers.
+
+use super::Network;
+
+pub(crate) const NETWORKS: &[Network] = &[];
