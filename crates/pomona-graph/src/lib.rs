@@ -24,7 +24,10 @@ pub use axis::{AxisGroup, axis_groups};
 pub use build::GraphBuilder;
 pub use dim::{Bindings, Dim, Shape, show_shape};
 pub use dim_parse::parse as parse_dim;
-pub use edit::{Cost, Edit, PLAN_VERSION, Plan, Target, apply, renamed, renumber};
+pub use edit::{
+    ChangedTensor, Cost, Edit, GraphDiff, PLAN_VERSION, Plan, RemovedModule, Target, apply, diff, renamed,
+    renumber,
+};
 pub use error::{GraphError, Result};
 pub use graph::{Graph, Node, NodeId, Port, StatePort, Value, ValueId, ValueRef};
 pub use op::*;

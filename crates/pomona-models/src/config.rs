@@ -117,6 +117,49 @@ impl<'a> Fields<'a> {
         Ok(self.maybe_positive(key)?.unwrap_or(default))
     }
 
+    /// A finite number.
+    pub(crate) fn number_or(&self, key: &str, default: f64) -> Result<f64> {
+        let Some(v) = self.get(key) else { return Ok(default) };
+        v.as_f64().filter(|n| n.is_finite()).ok_or_else(|| self.wrong(key, "a number", v))
+    }
+
+    /// A list of counts from 1.
+    pub(crate) fn sizes_or(&self, key: &str, default: &[usize]) -> Result<Vec<usize>> {
+        let Some(v) = self.get(key) else { return Ok(default.to_vec()) };
+        let items = v.as_array().filter(|a| a.len() <= MAX_DEPTH);
+        let items = items.ok_or_else(|| self.wrong(key, "a list of whole numbers", v))?;
+        items.iter().map(|i| self.as_size(key, i)).collect()
+    }
+
+    /// A count from 1 for each of `n` parts: a list of them, or one for all.
+    pub(crate) fn each_size(&self, key: &str, n: usize, default: usize) -> Result<Vec<usize>> {
+        match self.get(key) {
+            Some(Value::Array(_)) => {
+                let list = self.sizes_or(key, &[])?;
+                match list.len() == n {
+                    true => Ok(list),
+                    false => Err(self.fault(
+                        key,
+                        format!("has {} entries; one for each of {n} levels was expected", list.len()),
+                    )),
+                }
+            }
+            _ => Ok(vec![self.size_or(key, default)?; n]),
+        }
+    }
+
+    /// Height and width: a list of two, or one number for both.
+    pub(crate) fn sides(&self, key: &str) -> Result<Option<[usize; 2]>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::Array(a)) => match self.sizes_or(key, &[])?.as_slice() {
+                [h, w] => Ok(Some([*h, *w])),
+                _ => Err(self.fault(key, format!("has {} entries; height and width were expected", a.len()))),
+            },
+            Some(_) => Ok(self.maybe_size(key)?.map(|n| [n, n])),
+        }
+    }
+
     pub(crate) fn flag_or(&self, key: &str, default: bool) -> Result<bool> {
         let Some(v) = self.get(key) else { return Ok(default) };
         v.as_bool().ok_or_else(|| self.wrong(key, "true or false", v))

@@ -44,7 +44,7 @@ impl Renumbering {
     }
 
     /// The blocks that are left, in order, as `first`, `first + 1`, ...
-    fn blocks(prefix: &str, first: usize, left: impl IntoIterator<Item = usize>) -> Self {
+    pub(crate) fn blocks(prefix: &str, first: usize, left: impl IntoIterator<Item = usize>) -> Self {
         let name = |n: usize| format!("{prefix}.{n}");
         let map = left.into_iter().enumerate().map(|(new, old)| (name(old), name(first + new))).collect();
         Self { map }

@@ -3,6 +3,7 @@
 mod annotate;
 mod apply;
 mod bypass;
+mod diff;
 mod drop_operand;
 mod keep;
 mod plan;
@@ -15,6 +16,7 @@ mod work;
 use serde::{Deserialize, Serialize};
 
 pub use apply::apply;
+pub use diff::{ChangedTensor, GraphDiff, RemovedModule, diff};
 pub use plan::{Cost, PLAN_VERSION, Plan, Target};
 pub use renumber::{renamed, renumber};
 pub(crate) use work::Work;

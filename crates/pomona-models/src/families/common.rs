@@ -53,7 +53,7 @@ pub(super) fn read(c: &Fields<'_>, traits: Traits) -> Result<Decoder> {
         width,
         head_dim,
         eps: c.positive_or("rms_norm_eps", 1e-6)?,
-        activation: activation(c)?,
+        activation: activation(c, "silu")?,
         rope_theta: rope.theta,
         rope_scaling: rope.scaling,
         tied: c.flag_or("tie_word_embeddings", false)?,
@@ -64,15 +64,23 @@ pub(super) fn read(c: &Fields<'_>, traits: Traits) -> Result<Decoder> {
     })
 }
 
-fn activation(c: &Fields<'_>) -> Result<Activation> {
-    Ok(match c.text_or("hidden_act", "silu")? {
+/// `hidden_act` of transformers configs.
+pub(super) fn activation(c: &Fields<'_>, default: &'static str) -> Result<Activation> {
+    named_activation(c, "hidden_act", default)
+}
+
+/// An activation by the name that transformers, diffusers and timm have for it.
+pub(super) fn named_activation(c: &Fields<'_>, key: &str, default: &'static str) -> Result<Activation> {
+    Ok(match c.text_or(key, default)? {
         "silu" | "swish" => Activation::Silu,
         "gelu" => Activation::Gelu,
         "gelu_new" | "gelu_pytorch_tanh" => Activation::GeluTanh,
+        "quick_gelu" => Activation::QuickGelu,
         "relu" => Activation::Relu,
+        "mish" => Activation::Mish,
         other => {
-            let known = "silu, gelu, gelu_new, gelu_pytorch_tanh, relu";
-            return Err(c.fault("hidden_act", format!("is \"{other}\"; known are {known}")));
+            let known = "silu, gelu, gelu_new, gelu_pytorch_tanh, quick_gelu, relu, mish";
+            return Err(c.fault(key, format!("is \"{other}\"; known are {known}")));
         }
     })
 }

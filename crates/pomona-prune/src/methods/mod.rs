@@ -1,3 +1,4 @@
 //! Methods: one file a paper.
 
+pub mod bk_sdm;
 pub mod depth;
