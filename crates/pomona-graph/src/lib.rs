@@ -20,7 +20,7 @@ mod tensor;
 mod validate;
 
 pub use annotation::{Annotation, QuantTarget};
-pub use axis::{AxisGroup, axis_groups};
+pub use axis::{AxisGroup, ChannelGroup, ChannelMember, Side, axis_groups, channel_groups, keep_edits};
 pub use build::GraphBuilder;
 pub use dim::{Bindings, Dim, Shape, show_shape};
 pub use dim_parse::parse as parse_dim;

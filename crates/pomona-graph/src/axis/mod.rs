@@ -4,11 +4,16 @@
 //! fall together; what they cannot lose is locked with a reason. A class of linked elements is the smallest thing that can
 //! be cut; an axis group is all tensor axes that share classes.
 
+mod channels;
 mod cut;
 mod layout;
 mod links;
 mod relations;
+mod runs;
+#[cfg(test)]
+mod tests;
 
+pub use channels::{ChannelGroup, ChannelMember, Side, channel_groups, keep_edits};
 pub(crate) use cut::{GroupRule, cut, reinfer};
 pub(crate) use links::{Axis, AxisMap};
 

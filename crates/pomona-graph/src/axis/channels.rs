@@ -1,0 +1,222 @@
+//! Channel groups: what width pruning can cut, index by index.
+//!
+//! An axis group joins all tensor axes that share a class; behind a Concat that is several layers at once. A channel group is
+//! finer: the classes with the same set of tensor axes, one layer's filters with all that follows them.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::links::{Axis, AxisMap};
+use super::runs::{Run, runs_of};
+use crate::edit::Edit;
+use crate::error::Result;
+use crate::graph::{Graph, NodeId};
+use crate::op::Op;
+use crate::tensor::{Slot, TensorId};
+
+/// Channels that are cut alike: each goes with the same axes of the same tensors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChannelGroup {
+    /// `<tensor name>:<axis>` of its first member.
+    pub name: String,
+    /// Number of channels: the smallest things that can go.
+    pub len: usize,
+    /// Every tensor axis that a channel goes with.
+    pub members: Vec<ChannelMember>,
+    /// The cell of each channel: all cells of one cluster keep the same share, or an operator's heads or groups would
+    /// become unequal.
+    pub cells: Vec<u32>,
+    /// Groups with one number are tied by such an operator and keep the same share.
+    pub cluster: usize,
+}
+
+/// A tensor axis that is cut with a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChannelMember {
+    /// The tensor.
+    pub tensor: TensorId,
+    /// The axis.
+    pub axis: usize,
+    /// What the axis is to the operators that read the tensor.
+    pub side: Side,
+    /// The channel that each index of the axis belongs to; none for an index of another group.
+    pub channel: Vec<Option<u32>>,
+}
+
+/// What a tensor axis is to its operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// It makes the channels: rows of a linear layer, filters of a convolution, its bias, an embedding's width.
+    Makes,
+    /// It scales or shifts them: norms and their statistics.
+    Norm,
+    /// It reads them.
+    Reads,
+}
+
+/// The channel groups that can be cut, in the order of the graph's tensors.
+///
+/// Channels that an input or output of the graph fixes, and those that an operator needs all of, are in none. Rotary heads,
+/// which can only go whole, are not here either.
+///
+/// # Errors
+/// [`crate::GraphError::Graph`] where the graph has more indices than 32 bits count.
+pub fn channel_groups(graph: &Graph) -> Result<Vec<ChannelGroup>> {
+    let map = AxisMap::new(graph)?;
+    let sides = sides(graph);
+    // The tensor axes of each class, in the order of the tensors.
+    let mut axes: BTreeMap<u32, Vec<(TensorId, usize)>> = BTreeMap::new();
+    let mut constraints = runs_of(graph, &map);
+    constraints.settle(&map);
+    for (id, t) in graph.iter_tensors() {
+        for axis in 0..t.shape.len() {
+            for class in map.classes(Axis::Tensor(id, axis)) {
+                let list = axes.entry(class).or_default();
+                if list.last() != Some(&(id, axis)) {
+                    list.push((id, axis));
+                }
+            }
+        }
+    }
+    let mut found: BTreeMap<Vec<(TensorId, usize)>, Vec<u32>> = BTreeMap::new();
+    for (class, list) in axes {
+        if map.lock_of(class).is_none() && !constraints.fixed.contains(&class) {
+            found.entry(list).or_default().push(class);
+        }
+    }
+    let mut groups: Vec<ChannelGroup> = Vec::with_capacity(found.len());
+    let mut place: HashMap<u32, (usize, u32)> = HashMap::new();
+    for (list, mut classes) in found {
+        let Some(&(first, axis)) = list.first() else { continue };
+        // Channels count along the first member.
+        let mut order: HashMap<u32, usize> = HashMap::new();
+        for (i, c) in map.classes(Axis::Tensor(first, axis)).enumerate() {
+            order.entry(c).or_insert(i);
+        }
+        classes.sort_by_key(|c| order.get(c).copied());
+        for (i, c) in classes.iter().enumerate() {
+            place.insert(*c, (groups.len(), i as u32));
+        }
+        let member = |(tensor, axis): (TensorId, usize)| ChannelMember {
+            tensor,
+            axis,
+            side: sides.get(&(tensor, axis)).copied().unwrap_or(Side::Norm),
+            channel: map
+                .classes(Axis::Tensor(tensor, axis))
+                .map(|c| place.get(&c).filter(|(g, _)| *g == groups.len()).map(|(_, i)| *i))
+                .collect(),
+        };
+        let group = ChannelGroup {
+            name: format!("{}:{axis}", graph.tensor(first).name),
+            len: classes.len(),
+            members: list.iter().map(|a| member(*a)).collect(),
+            cells: vec![0; classes.len()],
+            cluster: groups.len(),
+        };
+        groups.push(group);
+    }
+    tie(&mut groups, &place, &constraints.equal);
+    Ok(groups)
+}
+
+/// Splits channels into cells at the ends of runs, and ties groups that share an operator with runs.
+fn tie(groups: &mut [ChannelGroup], place: &HashMap<u32, (usize, u32)>, constraints: &[Vec<Run>]) {
+    // A cell is all channels of a group with the same runs.
+    let mut signature: Vec<Vec<Vec<(usize, usize)>>> =
+        groups.iter().map(|g| vec![Vec::new(); g.len]).collect();
+    fn root(groups: &[ChannelGroup], mut g: usize) -> usize {
+        while groups[g].cluster != g {
+            g = groups[g].cluster;
+        }
+        g
+    }
+    for (number, runs) in constraints.iter().enumerate() {
+        let mut first = None;
+        for (r, run) in runs.iter().enumerate() {
+            for (g, channel) in run.iter().filter_map(|class| place.get(class)) {
+                let marks = &mut signature[*g][*channel as usize];
+                if marks.last() != Some(&(number, r)) {
+                    marks.push((number, r));
+                }
+                let (a, b) = (root(groups, *first.get_or_insert(*g)), root(groups, *g));
+                groups[a.max(b)].cluster = a.min(b);
+            }
+        }
+    }
+    for g in 0..groups.len() {
+        let mut cells: HashMap<&[(usize, usize)], u32> = HashMap::new();
+        let numbers: Vec<u32> = signature[g]
+            .iter()
+            .map(|marks| {
+                let next = cells.len() as u32;
+                *cells.entry(marks.as_slice()).or_insert(next)
+            })
+            .collect();
+        groups[g].cells = numbers;
+        groups[g].cluster = root(groups, g);
+    }
+}
+
+/// The side of each tensor axis that an operator makes or reads channels with.
+fn sides(graph: &Graph) -> HashMap<(TensorId, usize), Side> {
+    let mut out = HashMap::new();
+    for node in &graph.nodes {
+        let (makes, reads) = match &node.op {
+            Op::Linear {} => (0, Some(1)),
+            Op::Conv(a) if a.groups == 1 => (0, Some(1)),
+            Op::Conv(_) => (0, Some(1)),
+            Op::ConvTranspose { conv, .. } if conv.groups == 1 => (1, Some(0)),
+            Op::ConvTranspose { .. } => (0, None),
+            Op::Embedding {} => (1, None),
+            _ => continue,
+        };
+        if let Some(w) = node.weights.get(&Slot::Weight) {
+            // Of a tied weight the side that makes counts: it is what the channel is.
+            out.insert((*w, makes), Side::Makes);
+            if let Some(reads) = reads {
+                out.entry((*w, reads)).or_insert(Side::Reads);
+            }
+        }
+        if let Some(b) = node.weights.get(&Slot::Bias) {
+            out.insert((*b, 0), Side::Makes);
+        }
+    }
+    out
+}
+
+impl ChannelGroup {
+    /// Paths of the nodes that make its channels.
+    pub fn makers<'g>(&'g self, graph: &'g Graph) -> impl Iterator<Item = (NodeId, &'g str)> {
+        let made = |t: &TensorId| self.members.iter().any(|m| m.side == Side::Makes && m.tensor == *t);
+        let of = move |slot: Option<&TensorId>| slot.is_some_and(made);
+        graph
+            .iter()
+            .filter(move |(_, n)| of(n.weights.get(&Slot::Weight)))
+            .map(|(id, n)| (id, n.path.as_str()))
+    }
+}
+
+/// The `keep` edits that leave these channels of each group, in the groups' order; a group that keeps everything has none.
+/// Indices ascend and count what the edits before leave.
+pub fn keep_edits(graph: &Graph, groups: &[ChannelGroup], kept: &BTreeMap<usize, Vec<u32>>) -> Vec<Edit> {
+    let mut edits = Vec::new();
+    let mut gone: HashMap<(TensorId, usize), Vec<bool>> = HashMap::new();
+    for (g, channels) in kept {
+        let Some(group) = groups.get(*g).filter(|group| channels.len() < group.len) else { continue };
+        let Some(first) = group.members.first() else { continue };
+        let mut stays = vec![false; group.len];
+        channels.iter().for_each(|c| stays[*c as usize] = true);
+        let before = gone.get(&(first.tensor, first.axis));
+        let left = (0..first.channel.len()).filter(|i| before.is_none_or(|b| !b[*i]));
+        let keeps = |i: &usize| first.channel[*i].is_none_or(|c| stays[c as usize]);
+        let indices = left.enumerate().filter(|(_, i)| keeps(i)).map(|(now, _)| now as u32).collect();
+        let name = format!("{}:{}", graph.tensor(first.tensor).name, first.axis);
+        edits.push(Edit::Keep { group: name, indices });
+        for m in &group.members {
+            let marks = gone.entry((m.tensor, m.axis)).or_insert_with(|| vec![false; m.channel.len()]);
+            for (mark, c) in marks.iter_mut().zip(&m.channel) {
+                *mark |= c.is_some_and(|c| !stays[c as usize]);
+            }
+        }
+    }
+    edits
+}
