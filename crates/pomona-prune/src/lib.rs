@@ -1,7 +1,10 @@
 //! Criteria (what a part is worth), score files, and the methods that plan what goes.
 
+mod budget;
 pub mod criteria;
 mod error;
+mod filter_scores;
+mod ladder;
 pub mod methods;
 mod scores;
 mod sweep;
@@ -9,8 +12,11 @@ mod target;
 mod unit;
 mod work;
 
+pub use budget::report;
 pub use criteria::Criterion;
 pub use error::{PruneError, Result};
+pub use filter_scores::{FILTER_SCORES_VERSION, FilterScores, FilterSettings, GroupScores};
+pub use ladder::{Ladder, LadderOptions, Order};
 pub use scores::{DataId, Part, Round, SCORES_VERSION, Scores, Settings, is_protected};
 pub use sweep::{Chain, SweepLosses};
 pub use target::{Amount, Goal};

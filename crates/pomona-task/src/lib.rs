@@ -3,6 +3,7 @@
 //! Criteria and training know a model only through its graph, its [`Weights`] and an [`Objective`].
 
 mod data;
+mod edited;
 mod error;
 mod generate;
 mod language;
@@ -12,6 +13,7 @@ mod token_file;
 mod weights;
 
 pub use data::{TextRange, Windows, even_windows, sample_windows};
+pub use edited::EditedWeights;
 pub use error::{Result, TaskError};
 pub use generate::{Choice, Decoding, Generated, SelfText, generate, self_generated};
 pub use language::{NextToken, empty_states, token_feeds, window_losses};

@@ -1,6 +1,7 @@
 //! Criteria: what a part is worth. Lower scores go first.
 
 mod block_influence;
+pub mod filters;
 mod magnitude;
 mod perplexity;
 mod random;

@@ -7,10 +7,12 @@ use std::ops::Range;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use pomona_cost::{CostOptions, CostReport, Device as CostDevice, cost, default_bindings, roofline};
+use pomona_cost::{CostReport, Device as CostDevice};
 use pomona_graph::{Edit, Graph, PLAN_VERSION, Plan, Target, apply};
 use pomona_task::Weights;
 
+pub use crate::budget::report;
+use crate::budget::{bound, measure, shown};
 use crate::criteria::{
     Criterion, Journal, block_influence, magnitude, perplexity, random, screened_perplexity, taylor,
 };
@@ -417,42 +419,6 @@ fn removal(units: &[Unit], paths: &[String]) -> Result<Vec<Edit>> {
     }
     let gone = units.iter().rev().filter(|u| paths.contains(&u.region.path));
     Ok(gone.flat_map(|u| u.region.edits()).collect())
-}
-
-/// Cost of a graph at its default input.
-pub fn report(graph: &Graph) -> Result<CostReport> {
-    let bound = graph.bind(&default_bindings(graph))?;
-    Ok(cost(&bound, &CostOptions::default())?)
-}
-
-fn measure(goal: &Goal, report: &CostReport, device: Option<&CostDevice>) -> Result<f64> {
-    Ok(match goal {
-        Goal::Blocks(_) => 0.0,
-        Goal::Params(_) => report.parameters as f64,
-        Goal::Macs(_) => report.macs.full as f64,
-        Goal::Memory(_) => report.weight_bytes as f64,
-        Goal::Latency { device: name, .. } => {
-            let device = device.ok_or_else(|| PruneError::Unfit(format!("device `{name}` is not known")))?;
-            roofline(report, device)?.seconds
-        }
-    })
-}
-
-fn bound(goal: &Goal, dense: &CostReport, device: Option<&CostDevice>) -> Result<f64> {
-    let whole = measure(goal, dense, device)?;
-    Ok(match goal {
-        Goal::Params(a) | Goal::Macs(a) | Goal::Memory(a) => a.bound(whole),
-        Goal::Latency { seconds, .. } => *seconds,
-        Goal::Blocks(_) => 0.0,
-    })
-}
-
-fn shown(goal: &Goal, value: f64, dense: &CostReport, device: Option<&CostDevice>) -> Result<String> {
-    let share = 100.0 * value / measure(goal, dense, device)?.max(f64::MIN_POSITIVE);
-    Ok(match goal {
-        Goal::Latency { .. } => format!("{:.3} ms ({share:.2} %)", value * 1e3),
-        _ => format!("{value:.0} ({share:.2} %)"),
-    })
 }
 
 fn too_few(on: &Planning<'_>, most: usize, what: &str) -> PruneError {

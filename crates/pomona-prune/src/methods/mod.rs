@@ -2,3 +2,4 @@
 
 pub mod bk_sdm;
 pub mod depth;
+pub mod filters;

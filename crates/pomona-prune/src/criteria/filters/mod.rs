@@ -1,0 +1,128 @@
+//! Criteria of filters: what each channel of a coupled group is worth. Lower scores go first.
+//!
+//! A criterion measures a channel in each weight that it goes with ([`Measure`]); [`aggregate`] makes one number of them.
+
+mod aggregate;
+mod bn_scale;
+mod geometric_median;
+mod norms;
+mod taylor;
+
+use std::str::FromStr;
+
+use pomona_graph::{ChannelGroup, ChannelMember, Graph, Role, Side, Slot, TensorId};
+use pomona_task::Weights;
+use serde::{Deserialize, Serialize};
+
+pub use aggregate::{Aggregate, aggregate};
+pub use bn_scale::bn_scale;
+pub use geometric_median::geometric_median;
+pub use norms::{Norm, norms};
+pub use taylor::{GradientSums, taylor};
+
+use crate::error::Result;
+
+/// A criterion by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FilterCriterion {
+    /// Sum of |weight| (Li et al., 2017).
+    L1,
+    /// Square root of the sum of squares.
+    L2,
+    /// Sum of the distances to the layer's other filters (FPGM, He et al., 2019).
+    GeometricMedian,
+    /// |scale| of the BatchNorm behind the filter (Network Slimming, Liu et al., 2017).
+    BnScale,
+    /// Sum of |weight x gradient| (Molchanov et al., 2019, first order).
+    Taylor,
+    /// A seeded random order: the control.
+    Random,
+    /// The most important by L1 go first: the opposite control.
+    Reverse,
+}
+
+impl FilterCriterion {
+    /// Every criterion.
+    pub const ALL: [FilterCriterion; 7] =
+        [Self::L1, Self::L2, Self::GeometricMedian, Self::BnScale, Self::Taylor, Self::Random, Self::Reverse];
+
+    /// Name on the command line and in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::L1 => "l1",
+            Self::L2 => "l2",
+            Self::GeometricMedian => "geometric-median",
+            Self::BnScale => "bn-scale",
+            Self::Taylor => "taylor",
+            Self::Random => "random",
+            Self::Reverse => "reverse",
+        }
+    }
+
+    /// Whether it runs the model on data.
+    pub fn needs_data(self) -> bool {
+        self == Self::Taylor
+    }
+
+    /// Whether it reads weights.
+    pub fn needs_weights(self) -> bool {
+        self != Self::Random
+    }
+}
+
+impl FromStr for FilterCriterion {
+    type Err = String;
+
+    fn from_str(s: &str) -> std::result::Result<Self, String> {
+        let s = if s == "magnitude" { "l1" } else { s };
+        Self::ALL.into_iter().find(|c| c.name() == s).ok_or_else(|| {
+            let names: Vec<&str> = Self::ALL.iter().map(|c| c.name()).collect();
+            format!("`{s}` is no criterion of filters: one of {}", names.join(", "))
+        })
+    }
+}
+
+/// What a channel is worth in one tensor.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Measure {
+    /// How the tensor goes with the channel.
+    pub side: Side,
+    /// A number a channel; not negative.
+    pub values: Vec<f64>,
+}
+
+/// The trained weights of a group: biases and statistics follow, they do not speak for a channel.
+pub(crate) fn weights_of<'g>(
+    graph: &'g Graph,
+    group: &'g ChannelGroup,
+) -> impl Iterator<Item = &'g ChannelMember> {
+    let weight = |t: TensorId| {
+        graph.nodes.iter().any(|n| n.weights.get(&Slot::Weight) == Some(&t))
+            && graph.tensor(t).role == Role::Parameter
+    };
+    group.members.iter().filter(move |m| weight(m.tensor))
+}
+
+/// Calls `each(channel, run)` for every contiguous run of a tensor's values that belongs to a channel.
+pub(crate) fn for_channels(
+    shape: &[usize],
+    member: &ChannelMember,
+    values: &[f32],
+    mut each: impl FnMut(usize, &[f32]),
+) {
+    let count = shape.get(member.axis).copied().unwrap_or(1).max(1);
+    let inner: usize = shape.get(member.axis + 1..).unwrap_or_default().iter().product::<usize>().max(1);
+    for slice in values.chunks(count * inner) {
+        for (run, channel) in slice.chunks(inner).zip(&member.channel) {
+            if let Some(c) = channel {
+                each(*c as usize, run);
+            }
+        }
+    }
+}
+
+/// Widened values of a member's tensor.
+pub(crate) fn values_of(weights: &dyn Weights, member: &ChannelMember) -> Result<Vec<f32>> {
+    Ok(weights.get(member.tensor)?.to_f32()?)
+}

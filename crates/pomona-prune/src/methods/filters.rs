@@ -1,0 +1,323 @@
+//! Filter pruning on coupled axis groups: the classical criteria (`criteria/filters`), with everything that a filter goes
+//! with found from the graph.
+//!
+//! A plan cuts the same share of every group, or what is least important in the whole model, or given ratios of given
+//! groups. A target is an upper bound: the plan is the smallest cut, in its order, that meets it.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use pomona_cost::{CostReport, Device as CostDevice};
+use pomona_graph::{ChannelGroup, Edit, Graph, PLAN_VERSION, Plan, Target, apply, channel_groups};
+use pomona_task::{Objective, Weights};
+
+use crate::budget::{bound, measure, report, shown};
+use crate::criteria::filters::{
+    Aggregate, FilterCriterion, GradientSums, Measure, Norm, aggregate, bn_scale, geometric_median, norms,
+    taylor,
+};
+use crate::criteria::random;
+use crate::error::{PruneError, Result};
+use crate::filter_scores::{FILTER_SCORES_VERSION, FilterScores, FilterSettings, GroupScores, continued};
+use crate::ladder::{Cluster, Ladder, LadderOptions, Order, names};
+use crate::methods::depth::Progress;
+use crate::scores::DataId;
+use crate::target::Goal;
+use crate::work::WorkFiles;
+
+/// What a scoring run works on.
+pub struct Scoring<'a> {
+    /// The graph; symbols that an axis group crosses must be bound.
+    pub graph: &'a Graph,
+    /// Its weights.
+    pub weights: &'a dyn Weights,
+    /// Calibration; none for data-free criteria.
+    pub objective: Option<&'a dyn Objective>,
+    /// Where it runs.
+    pub device: &'a pomona_exec::Device,
+    /// Fingerprint of the model.
+    pub fingerprint: &'a str,
+    /// The component, where a pipeline has several.
+    pub component: Option<&'a str>,
+    /// The program, with its version.
+    pub tool: &'a str,
+    /// Samples that run together.
+    pub at_once: usize,
+    /// The state of an unfinished run is kept at most this often.
+    pub save_every: Duration,
+}
+
+/// Scores every channel of every group that can be cut. Where `out` holds an unfinished run with the same settings, model
+/// and data, it is continued.
+///
+/// # Errors
+/// [`PruneError::Unfit`] where nothing can be cut or measured; [`PruneError::Scores`] where the file holds other work.
+pub fn score(
+    on: &Scoring<'_>,
+    settings: &FilterSettings,
+    out: Option<&Path>,
+    progress: &mut Progress<'_>,
+) -> Result<FilterScores> {
+    let groups = open_groups(on.graph)?;
+    let fresh = FilterScores {
+        filters_version: FILTER_SCORES_VERSION,
+        tool: on.tool.to_owned(),
+        fingerprint: on.fingerprint.to_owned(),
+        component: on.component.map(str::to_owned),
+        settings: settings.clone(),
+        data: on.objective.map(|o| DataId { fingerprint: o.fingerprint(), source: o.source() }),
+        groups: Vec::new(),
+        complete: false,
+    };
+    let path: Option<PathBuf> = out.map(Path::to_owned);
+    let mut scores = continued(path.as_ref(), fresh)?;
+    if scores.complete {
+        return Ok(scores);
+    }
+    let save = |scores: &FilterScores| path.as_ref().map_or(Ok(()), |p| scores.write(p));
+    // Before any work: a place that cannot be written to is told at once.
+    save(&scores)?;
+    let identity = (&scores.tool, &scores.fingerprint, &scores.component, settings, &scores.data);
+    let identity = blake3::hash(format!("{identity:?}").as_bytes()).to_hex().to_string();
+    let work = path.as_ref().map(|p| WorkFiles::beside(p, identity, on.save_every));
+    let samples = on.objective.map_or(0, Objective::samples);
+    let total = groups.len() + samples;
+    let gradients = match settings.criterion {
+        FilterCriterion::Taylor => {
+            let objective = on.objective.ok_or_else(|| {
+                PruneError::Unfit("criterion taylor needs calibration data with a loss".to_owned())
+            })?;
+            let weights = (on.device, on.at_once);
+            let mut step = |done| progress(done, total);
+            Some(GradientSums::new(
+                on.graph,
+                &groups,
+                on.weights,
+                objective,
+                weights,
+                work.as_ref(),
+                &mut step,
+            )?)
+        }
+        _ => None,
+    };
+    let mut saved = Instant::now();
+    for (i, group) in groups.iter().enumerate().skip(scores.groups.len()) {
+        let found = score_group(on, settings, (i, group), gradients.as_ref())?;
+        if let Some(c) = found.iter().position(|s| !s.is_finite()) {
+            return Err(PruneError::Unfit(format!(
+                "channel {c} of `{}` scores {}: the weights or the data give no finite number; `pomona verify` finds \
+                 damaged tensors",
+                group.name, found[c]
+            )));
+        }
+        scores.groups.push(GroupScores { name: group.name.clone(), scores: found });
+        on.weights.release();
+        if saved.elapsed() >= on.save_every {
+            save(&scores)?;
+            saved = Instant::now();
+        }
+        progress(samples + i + 1, total)?;
+    }
+    if scores.groups.iter().all(|g| g.scores.is_empty()) {
+        return Err(PruneError::Unfit(format!(
+            "criterion {} finds nothing to measure in `{}`: it has no BatchNorm with a scale; l1 needs none",
+            settings.criterion.name(),
+            on.graph.name
+        )));
+    }
+    scores.complete = true;
+    save(&scores)?;
+    if let Some(work) = &work {
+        work.clear();
+    }
+    Ok(scores)
+}
+
+/// The groups that can be cut and have more than one channel.
+pub fn open_groups(graph: &Graph) -> Result<Vec<ChannelGroup>> {
+    let groups = channel_groups(graph)?;
+    if groups.is_empty() {
+        return Err(PruneError::Unfit(format!(
+            "`{}` has no axis group that can be cut; `pomona inspect --groups` says why",
+            graph.name
+        )));
+    }
+    Ok(groups)
+}
+
+fn score_group(
+    on: &Scoring<'_>,
+    settings: &FilterSettings,
+    (number, group): (usize, &ChannelGroup),
+    gradients: Option<&GradientSums>,
+) -> Result<Vec<f64>> {
+    let (graph, weights, how) = (on.graph, on.weights, settings.aggregate);
+    let measures: Vec<Measure> = match settings.criterion {
+        FilterCriterion::L1 | FilterCriterion::Reverse => norms(graph, group, weights, Norm::L1)?,
+        // The norm of everything that is added, or of each tensor that votes.
+        FilterCriterion::L2 if how == Aggregate::Normalised => norms(graph, group, weights, Norm::L2)?,
+        FilterCriterion::L2 => norms(graph, group, weights, Norm::L2Squared)?,
+        FilterCriterion::GeometricMedian => geometric_median(graph, group, weights)?,
+        FilterCriterion::BnScale => bn_scale(graph, group, weights)?,
+        FilterCriterion::Taylor => match gradients {
+            Some(g) => taylor(graph, group, weights, g)?,
+            None => Vec::new(),
+        },
+        FilterCriterion::Random => return Ok(random(group.len, settings.seed.wrapping_add(number as u64))),
+    };
+    if measures.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut found = aggregate(how, &measures, group.len);
+    match settings.criterion {
+        FilterCriterion::L2 if how != Aggregate::Normalised => found.iter_mut().for_each(|s| *s = s.sqrt()),
+        FilterCriterion::Reverse => found.iter_mut().for_each(|s| *s = -*s),
+        _ => {}
+    }
+    Ok(found)
+}
+
+/// What a plan is made for.
+pub struct Planning<'a> {
+    /// The graph.
+    pub graph: &'a Graph,
+    /// Scores of its filters.
+    pub scores: &'a FilterScores,
+    /// Limits.
+    pub limits: LadderOptions,
+    /// What goes.
+    pub choice: Choice<'a>,
+    /// The device of a latency goal.
+    pub device: Option<&'a CostDevice>,
+    /// Fingerprint of the model.
+    pub fingerprint: &'a str,
+    /// The component, where a pipeline has several.
+    pub component: Option<&'a str>,
+    /// The program, with its version.
+    pub tool: &'a str,
+}
+
+/// What goes.
+pub enum Choice<'a> {
+    /// As little as meets a goal.
+    Target(&'a Goal, Order),
+    /// Shares of groups by name, the last match of a group counts; `*` names all.
+    Ratios(&'a [(String, f64)]),
+}
+
+/// Plans a cut.
+///
+/// # Errors
+/// [`PruneError::Unfit`] where the goal cannot be met, with what can; where a pattern names nothing.
+pub fn plan(on: &Planning<'_>) -> Result<Plan> {
+    let ladder = Ladder::new(on.graph, open_groups(on.graph)?, on.scores, &on.limits)?;
+    let dense = report(on.graph)?;
+    let heights = match &on.choice {
+        Choice::Ratios(list) => by_ratio(on.graph, &ladder, list)?,
+        Choice::Target(Goal::Blocks(_), _) => {
+            return Err(PruneError::Unfit(
+                "filters are cut to params=, macs=, memory= or latency=; blocks= is for --method depth"
+                    .to_owned(),
+            ));
+        }
+        Choice::Target(goal, order) => {
+            let key = |_: &Cluster, r: &crate::ladder::Rung| match order {
+                // Of equal shares the one that costs least goes first, so that a goal is met closely.
+                Order::Uniform => (r.fraction, r.score),
+                Order::Global => (r.score, 0.0),
+            };
+            to_target(on.graph, &ladder, (goal, on.device, &dense), key)?
+        }
+    };
+    let edits = ladder.edits(on.graph, &heights);
+    let asked = match &on.choice {
+        Choice::Target(goal, _) => goal.to_string(),
+        Choice::Ratios(list) => {
+            let one = |(name, r): &(String, f64)| format!("{name}={:.4}%", r * 100.0).replace(".0000", "");
+            format!("ratio {}", list.iter().map(one).collect::<Vec<_>>().join(", "))
+        }
+    };
+    let goal = match &on.choice {
+        Choice::Target(goal, _) => Some(*goal),
+        Choice::Ratios(_) => None,
+    };
+    finish(on, (&ladder, &heights), edits, (&dense, asked, goal), "filters")
+}
+
+/// Heights by the ratios that name the groups; a cluster with several takes the smallest.
+fn by_ratio(graph: &Graph, ladder: &Ladder, list: &[(String, f64)]) -> Result<Vec<usize>> {
+    for (pattern, _) in list {
+        if pattern != "*" && !ladder.groups.iter().any(|g| names(graph, g, pattern)) {
+            return Err(PruneError::Unfit(format!(
+                "`{pattern}` is in no group that can be cut: `pomona inspect --groups` lists them"
+            )));
+        }
+    }
+    let of = |g: usize| {
+        let hit = list.iter().rev().find(|(p, _)| p == "*" || names(graph, &ladder.groups[g], p));
+        hit.map_or(0.0, |(_, r)| *r)
+    };
+    Ok(ladder.heights(|c| c.groups.iter().map(|g| of(*g)).fold(1.0, f64::min)))
+}
+
+/// The smallest cut, in the order of `key`, that meets a goal.
+pub(crate) fn to_target(
+    graph: &Graph,
+    ladder: &Ladder,
+    (goal, device, dense): (&Goal, Option<&CostDevice>, &CostReport),
+    key: impl Fn(&Cluster, &crate::ladder::Rung) -> (f64, f64),
+) -> Result<Vec<usize>> {
+    let most = bound(goal, dense, device)?;
+    let mut least = f64::INFINITY;
+    let mut meets = |heights: &[usize]| {
+        let (cut, _) = apply(graph, &ladder.edits(graph, heights))?;
+        let reached = measure(goal, &report(&cut)?, device)?;
+        least = least.min(reached);
+        Ok(reached <= most)
+    };
+    match ladder.smallest(key, &mut meets)? {
+        Some(heights) => Ok(heights),
+        None => Err(PruneError::Unfit(format!(
+            "{goal} cannot be reached: with everything cut that may go, {} is left; protect less, round to less, allow a larger \
+             --max-ratio, or choose a larger target",
+            shown(goal, least, dense, device)?
+        ))),
+    }
+}
+
+/// The plan of edits, with what it reaches.
+pub(crate) fn finish(
+    on: &Planning<'_>,
+    (ladder, heights): (&Ladder, &[usize]),
+    edits: Vec<Edit>,
+    (dense, asked, goal): (&CostReport, String, Option<&Goal>),
+    method: &str,
+) -> Result<Plan> {
+    let (cut, _) = apply(on.graph, &edits)?;
+    let after = report(&cut)?;
+    let reached = match goal {
+        Some(goal) => shown(goal, measure(goal, &after, on.device)?, dense, on.device)?,
+        None => {
+            let share = 100.0 * after.parameters as f64 / (dense.parameters as f64).max(1.0);
+            format!("{} parameters ({share:.2} %)", after.parameters)
+        }
+    };
+    let line = |(g, kept): (usize, Vec<u32>)| {
+        let group = &ladder.groups[g];
+        format!("{} {} of {}", group.name, group.len - kept.len(), group.len)
+    };
+    Ok(Plan {
+        version: PLAN_VERSION,
+        tool: on.tool.to_owned(),
+        fingerprint: on.fingerprint.to_owned(),
+        component: on.component.map(str::to_owned),
+        method: method.to_owned(),
+        criterion: Some(on.scores.settings.criterion.name().to_owned()),
+        target: Some(Target { asked, reached }),
+        removed: ladder.kept(heights).into_iter().map(line).collect(),
+        before: dense.summary(),
+        after: after.summary(),
+        edits,
+    })
+}
