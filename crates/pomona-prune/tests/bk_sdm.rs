@@ -1,12 +1,17 @@
 //! BK-SDM's students of Stable Diffusion 1.4 and 2.1: exact parameters and MACs in both conventions, and what goes.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[path = "../../pomona-task/tests/seeded/mod.rs"]
+mod seeded;
+
 use std::path::Path;
 
-use pomona_graph::{apply, diff};
-use pomona_models::open;
+use pomona_exec::{Device, Options, evaluate};
+use pomona_graph::{Edit, Graph, ValueId, apply, diff};
+use pomona_models::{OutputFormat, SaveOptions, open, save};
 use pomona_prune::methods::bk_sdm::{Planning, Variant, edits, plan};
 use pomona_prune::methods::depth::report;
+use pomona_task::{ModelWeights, Residence};
 
 /// Parameters, MACs of convolutions and linear layers, MACs of attention's two products.
 type Row = (Option<Variant>, u64, u64, u64);
@@ -88,4 +93,58 @@ fn other_networks_are_told_what_is_missing() {
     let model = open(path).unwrap();
     let message = edits(model.graph().unwrap(), Variant::Base).unwrap_err().to_string();
     assert!(message.contains("has 0 down blocks and 0 up blocks"), "{message}");
+}
+
+/// The students of small U-Nets with weights: what a stock directory holds gives the output of the source with the parts
+/// masked.
+#[test]
+fn pruned_equals_masked_and_goes_back_to_diffusers() {
+    let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("../pomona-task/tests/diffusers");
+    for name in ["unet_sd1", "unet_sd2"] {
+        let (dir, model, golden) = seeded::check(&goldens.join(name));
+        let source = model.only().unwrap();
+        let device = Device::cpu();
+        let inputs = || seeded::feeds(&source.graph, &golden, &device);
+        for variant in [Variant::Base, Variant::Small, Variant::Tiny] {
+            let edits = edits(&source.graph, variant).unwrap();
+            let mut fed = inputs();
+            let weights = ModelWeights::new(source, &device, Residence::Memory);
+            let mut parts: Vec<_> = edits.iter().map(|e| ends(&source.graph, e)).collect();
+            parts.sort();
+            for (_, from, to) in parts {
+                let run = evaluate(&source.graph, &weights, &fed, &[from], &Options::default());
+                fed.insert(to, run.unwrap().remove(0));
+            }
+            let masked = seeded::output(source, &fed, "sample").to_f32().unwrap();
+            let (edited, recipe) = apply(&source.graph, &edits).unwrap();
+            let out = dir.path().join(variant.name());
+            let options = SaveOptions { format: OutputFormat::Hf, ..SaveOptions::default() };
+            let saved = save(&model, &edited, &recipe, &options, out, &mut |_, _| {}).unwrap();
+            std::fs::remove_file(saved.path.join("pomona.json")).unwrap();
+            let student = open(&saved.path).unwrap();
+            let component = student.only().unwrap();
+            let fed = seeded::feeds(&component.graph, &golden, &device);
+            let got = seeded::output(component, &fed, "sample").to_f32().unwrap();
+            assert_eq!(got, masked, "{name} {}", variant.name());
+            let (levels, mid) = (
+                component.config["block_out_channels"].as_array().unwrap().len(),
+                &component.config["mid_block_type"],
+            );
+            let tiny = variant == Variant::Tiny;
+            assert_eq!(
+                (levels, component.config["layers_per_block"].as_u64()),
+                (3 - usize::from(tiny), Some(1))
+            );
+            assert_eq!(
+                mid.is_null() && component.config.get("mid_block_type").is_some(),
+                variant != Variant::Base
+            );
+        }
+    }
+}
+
+fn ends(graph: &Graph, edit: &Edit) -> (u32, ValueId, ValueId) {
+    let Edit::Bypass { from, to } = edit else { unreachable!("these edits are bypasses") };
+    let order = graph.find_node(&to.0).unwrap().0;
+    (order, graph.resolve(from).unwrap(), graph.resolve(to).unwrap())
 }
