@@ -3,6 +3,7 @@
 mod child;
 mod depth_apply;
 mod outputs;
+mod run;
 mod score_blocks;
 
 use std::io::Write;
@@ -27,6 +28,8 @@ enum Race {
     ScoreBlocks(score_blocks::Args),
     /// Last logits and greedy tokens for prompts given as ids, for comparison with other run times
     Outputs(outputs::Args),
+    /// All outputs of any model for given inputs, for comparison with other run times
+    Run(run::Args),
     /// Blocks out of a large checkpoint: `pomona apply` against `cp` of the written bytes and against mergekit
     DepthApply(depth_apply::Args),
 }
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
     let result = match &cli.race {
         Race::ScoreBlocks(a) => score_blocks::run(a),
         Race::Outputs(a) => outputs::run(a),
+        Race::Run(a) => run::run(a),
         Race::DepthApply(a) => depth_apply::run(a),
     };
     let printed = result.and_then(|document| {

@@ -29,5 +29,7 @@ pub use init::{InitOptions, init};
 pub use model::{Component, Model, SourceKind};
 pub use opaque::apply_opaque;
 pub use open::open;
-pub use save::{Figure, OutputFormat, SaveOptions, SavedReport, check_format, representable, save};
+pub use save::{
+    Figure, OutputFormat, SaveOptions, SavedReport, check_format, representable, save, stock_names,
+};
 pub use verify::verify_output;

@@ -50,6 +50,11 @@ impl Renumbering {
         Self { map }
     }
 
+    /// New prefix by old prefix.
+    pub(crate) fn map(&self) -> &BTreeMap<String, String> {
+        &self.map
+    }
+
     /// The stock name of a path or tensor.
     pub(crate) fn apply(&self, path: &str) -> String {
         pomona_graph::renamed(path, &self.map)

@@ -9,6 +9,7 @@ mod generate;
 mod language;
 mod loss;
 mod objective;
+mod probe;
 mod token_file;
 mod weights;
 
@@ -19,5 +20,6 @@ pub use generate::{Choice, Decoding, Generated, SelfText, generate, self_generat
 pub use language::{NextToken, empty_states, token_feeds, window_losses};
 pub use loss::{nll_gradient, nll_rows};
 pub use objective::{Objective, SampleLoss, Weights};
+pub use probe::{run_through, smallest_feeds};
 pub use token_file::{is_token_file, token_windows};
 pub use weights::{ModelWeights, Residence, widened_bytes};

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use pomona_prune::methods::bk_sdm::Variant;
 use pomona_prune::{Criterion, Goal, UnitKind};
 use pomona_task::TextRange;
 
@@ -56,7 +57,7 @@ pub enum Command {
 
 #[derive(Debug, Args)]
 pub struct Inspect {
-    /// Directory, .gguf or bare config.json
+    /// Directory, pipeline, .gguf or bare config.json
     pub model: PathBuf,
     /// Show the model as this plan leaves it, beside what it was
     #[arg(long)]
@@ -73,6 +74,9 @@ pub struct Inspect {
     /// List the removable regions with what goes together
     #[arg(long)]
     pub groups: bool,
+    /// The component of a pipeline (unet, text_encoder); all without it
+    #[arg(long)]
+    pub component: Option<String>,
 }
 
 fn binding(s: &str) -> Result<(String, i64), String> {
@@ -90,7 +94,7 @@ pub enum Dtype {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Format {
-    /// A transformers directory
+    /// A directory that transformers or diffusers loads
     Hf,
     /// model.gguf for llama.cpp
     Gguf,
@@ -196,21 +200,42 @@ fn criterion(s: &str) -> Result<Criterion, String> {
 pub enum Method {
     /// Whole blocks or sublayers of a transformer
     Depth,
+    /// Stable Diffusion's U-Net with a pair of resnet and attention fewer in each stage; needs no scores and no target
+    BkSdmBase,
+    /// bk-sdm-base without the mid block
+    BkSdmSmall,
+    /// bk-sdm-small without the innermost stage
+    BkSdmTiny,
+}
+
+impl Method {
+    /// The variant of BK-SDM that it names.
+    pub fn bk_sdm(self) -> Option<Variant> {
+        match self {
+            Method::Depth => None,
+            Method::BkSdmBase => Some(Variant::Base),
+            Method::BkSdmSmall => Some(Variant::Small),
+            Method::BkSdmTiny => Some(Variant::Tiny),
+        }
+    }
 }
 
 #[derive(Debug, Args)]
 pub struct PlanArgs {
-    /// Directory, .gguf or bare config.json
+    /// Directory, pipeline, .gguf or bare config.json
     pub model: PathBuf,
     /// What goes
     #[arg(long, value_enum, default_value = "depth")]
     pub method: Method,
-    /// Scores of this model
+    /// Scores of this model; depth needs them
     #[arg(long)]
-    pub scores: PathBuf,
-    /// blocks=6, params=80%, macs=70%, memory=300MB or latency=80ms@DEVICE
+    pub scores: Option<PathBuf>,
+    /// blocks=6, params=80%, macs=70%, memory=300MB or latency=80ms@DEVICE; depth needs one
     #[arg(long, value_parser = goal)]
-    pub target: Goal,
+    pub target: Option<Goal>,
+    /// The component of a pipeline that is cut (unet)
+    #[arg(long)]
+    pub component: Option<String>,
     /// Blocks at either end that stay; as scored without it
     #[arg(long, value_parser = protect)]
     pub protect: Option<[usize; 2]>,
@@ -279,9 +304,12 @@ pub struct Compress {
     /// What a part is worth
     #[arg(long, value_parser = criterion, default_value = "perplexity")]
     pub criterion: Criterion,
-    /// blocks=6, params=80%, macs=70%, memory=300MB or latency=80ms@DEVICE
+    /// blocks=6, params=80%, macs=70%, memory=300MB or latency=80ms@DEVICE; depth needs one
     #[arg(long, value_parser = goal)]
-    pub target: Goal,
+    pub target: Option<Goal>,
+    /// The component of a pipeline that is cut (unet)
+    #[arg(long)]
+    pub component: Option<String>,
     #[command(flatten)]
     pub options: ScoreOptions,
     #[command(flatten)]
@@ -365,8 +393,11 @@ pub struct Devices {
 
 #[derive(Debug, Args)]
 pub struct Explain {
-    /// Directory, .gguf or bare config.json
+    /// Directory, pipeline, .gguf or bare config.json
     pub model: PathBuf,
     /// Path of a block, sublayer or module (model.layers.3)
     pub part: String,
+    /// The component of a pipeline
+    #[arg(long)]
+    pub component: Option<String>,
 }

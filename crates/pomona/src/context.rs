@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use pomona_exec::Device;
 use pomona_models::tokenizer::Tokenizer;
-use pomona_models::{Model, SourceKind, open};
+use pomona_models::{Component, Model, SourceKind, open};
 use pomona_task::{
     ModelWeights, NextToken, Residence, SelfText, TextRange, Windows, sample_windows, self_generated,
     widened_bytes,
@@ -41,13 +41,12 @@ pub fn memory_available() -> u64 {
 }
 
 /// Whether all weights stay in memory, and the bytes that a run needs, said before it starts.
-pub fn residence(model: &Model, streamed: bool, activations: u64, ui: &Ui) -> Result<Residence> {
-    let component = model.only()?;
+pub fn residence(component: &Component, streamed: bool, activations: u64, ui: &Ui) -> Result<Residence> {
     let whole = widened_bytes(component);
     let available = memory_available();
     let fits = whole.saturating_add(activations).saturating_add(whole / 4) < available;
     let residence = if streamed || !fits { Residence::Streamed } else { Residence::Memory };
-    let largest = largest_block(model)?;
+    let largest = largest_block(component);
     let needed = match residence {
         Residence::Memory => whole + activations,
         Residence::Streamed => largest + activations,
@@ -61,11 +60,11 @@ pub fn residence(model: &Model, streamed: bool, activations: u64, ui: &Ui) -> Re
 }
 
 /// Bytes of the largest tensor or block, widened.
-fn largest_block(model: &Model) -> Result<u64> {
-    let graph = model.graph()?;
+fn largest_block(component: &Component) -> u64 {
+    let graph = &component.graph;
     let block = pomona_graph::blocks(graph).iter().map(|b| b.parameters).max().unwrap_or(0);
     let tensor = graph.tensors.iter().map(|t| t.elements()).max().unwrap_or(0);
-    Ok(block.max(tensor).saturating_mul(4))
+    block.max(tensor).saturating_mul(4)
 }
 
 /// Rough bytes of a run's activations: logits of one sample and some values of the stream's width.
@@ -136,6 +135,15 @@ pub fn encode(tokenizer: &Tokenizer, text: &str) -> pomona_task::Result<Vec<u32>
 /// Opens a model; the message names the path.
 pub fn open_model(path: &Path) -> Result<Model> {
     open(path).with_context(|| format!("cannot open {}", path.display()))
+}
+
+/// The component that a command is about: the named one, the only one, or a pipeline's denoising network.
+pub fn component<'a>(model: &'a Model, name: Option<&str>) -> Result<&'a Component> {
+    let unet = model.components.iter().find(|c| c.name == "unet");
+    Ok(match (name, unet) {
+        (None, Some(unet)) => unet,
+        (name, _) => model.component(name)?,
+    })
 }
 
 /// An objective over windows.

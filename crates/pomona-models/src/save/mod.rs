@@ -40,6 +40,26 @@ pub fn representable(model: &Model, edited: &Graph) -> Result<std::result::Resul
     Ok(stock_form(component, &model.lineage, edited, Loader::Transformers)?.map(|_| ()))
 }
 
+/// New prefixes of paths by the old ones, as a stock directory would have them; none where no stock library can hold the
+/// graph. Paths that keep their name are not listed.
+///
+/// # Errors
+/// As [`representable`].
+pub fn stock_names(model: &Model, edited: &Graph) -> Result<Option<BTreeMap<String, String>>> {
+    let component = component_of(model, edited)?;
+    let form = stock_form(component, &model.lineage, edited, Loader::Transformers)?.ok();
+    let changed = |f: StockForm| {
+        // What follows from the new name of an outer module is not said again.
+        let implied = |old: &str, new: &str| match old.rsplit_once('.') {
+            Some((outer, last)) => format!("{}.{last}", f.numbers.apply(outer)) == new,
+            None => old == new,
+        };
+        let pairs = f.numbers.map().iter().filter(|(old, new)| !implied(old, new));
+        pairs.map(|(old, new)| (old.clone(), new.clone())).collect()
+    };
+    Ok(form.map(changed))
+}
+
 /// The component that a graph is an edit of.
 fn component_of<'a>(model: &'a Model, edited: &Graph) -> Result<&'a Component> {
     match model.components.as_slice() {

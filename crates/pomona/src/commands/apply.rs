@@ -20,8 +20,8 @@ pub fn run(a: &Apply, ui: &Ui) -> Result<()> {
 
 /// Carries out a plan and saves the result.
 pub fn apply_plan(model: &Model, plan: &Plan, write: &WriteOptions, ui: &Ui) -> Result<SavedReport> {
-    model.check_plan(plan)?;
-    let (edited, recipe) = apply(model.graph()?, &plan.edits)?;
+    let component = model.planned(plan)?;
+    let (edited, recipe) = apply(&component.graph, &plan.edits)?;
     let line = |name: &str, show: fn(u64) -> String, before: u64, after: u64| Figure {
         name: name.to_owned(),
         before: show(before),

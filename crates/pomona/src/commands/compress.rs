@@ -1,12 +1,13 @@
 //! `pomona compress`: score, plan, apply, verify.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
-use pomona_graph::apply;
-use pomona_models::check_format;
+use pomona_graph::{Plan, apply};
+use pomona_models::{Model, check_format};
+use pomona_prune::Goal;
 
-use crate::args::Compress;
+use crate::args::{Compress, Usage};
 use crate::context::open_model;
 use crate::ui::Ui;
 
@@ -15,31 +16,43 @@ pub fn run(a: &Compress, ui: &Ui) -> Result<()> {
     if a.write.out.exists() && !a.write.force {
         bail!("{} exists: choose another name, or --force to replace it", a.write.out.display());
     }
-    let mut options = a.options.clone();
-    // A target in blocks says how often an iterative run must score.
-    if let (Some(0), pomona_prune::Goal::Blocks(n)) = (options.iterative, &a.target) {
-        options.iterative = Some(*n);
-    }
-    let kept = beside(&a.write.out, "scores.json");
-    let scores = super::score::score(&model, a.criterion, &options, Some(&kept), ui)?;
-    let plan = super::plan::plan(&model, &scores, &a.target, None)?;
-    let (edited, _) = apply(model.graph()?, &plan.edits)?;
+    let scores_path = beside(&a.write.out, "scores.json");
+    let (plan, kept) = match (a.method.bk_sdm(), &a.target) {
+        (Some(variant), None) => (super::plan::structural(&model, variant, a.component.as_deref())?, None),
+        (Some(_), Some(_)) => bail!(Usage("bk-sdm goes by the structure: it takes no --target".to_owned())),
+        (None, None) => bail!(Usage("--method depth needs a --target".to_owned())),
+        (None, Some(target)) => (scored(&model, a, target, &scores_path, ui)?, Some(scores_path)),
+    };
+    let effect = super::plan::effect(&model, &plan)?;
+    let (edited, _) = apply(&model.planned(&plan)?.graph, &plan.edits)?;
     check_format(&model, &edited, super::output_format(a.write.format))?;
     let plan_path = beside(&a.write.out, "plan.json");
     pomona_store::write_atomic(&plan_path, plan.to_json()?.as_bytes())?;
     let saved = super::apply::apply_plan(&model, &plan, &a.write, ui)?;
     let ran = super::verify::quick(&saved.path, ui)?;
-    let document = serde_json::json!({"plan": plan, "output": super::apply::document(&saved), "ran": ran,
+    let document = serde_json::json!({"plan": effect.document(&plan)?, "output": super::apply::document(&saved), "ran": ran,
         "scores": kept, "plan_file": plan_path});
     ui.result(&document, || {
-        let mut text = super::plan::summary(&plan, ui) + &super::apply::describe(&saved);
-        text += &format!("verified; scores in {}, plan in {}\n", kept.display(), plan_path.display());
+        let mut text = super::plan::summary(&plan, &effect, ui) + &super::apply::describe(&saved);
+        let scores = kept.map(|k| format!(" scores in {},", k.display())).unwrap_or_default();
+        text += &format!("verified;{scores} plan in {}\n", plan_path.display());
         text
     })
 }
 
+/// Scores a model, or goes on from the scores beside the output, and plans for the target.
+fn scored(model: &Model, a: &Compress, target: &Goal, kept: &Path, ui: &Ui) -> Result<Plan> {
+    let mut options = a.options.clone();
+    // A target in blocks says how often an iterative run must score.
+    if let (Some(0), Goal::Blocks(n)) = (options.iterative, target) {
+        options.iterative = Some(*n);
+    }
+    let scores = super::score::score(model, a.criterion, &options, Some(kept), ui)?;
+    super::plan::plan(model, &scores, target, None)
+}
+
 /// `OUT.name` beside OUT: kept, because a new target needs only a new plan.
-fn beside(out: &std::path::Path, name: &str) -> PathBuf {
+fn beside(out: &Path, name: &str) -> PathBuf {
     let mut file = out.file_name().unwrap_or_default().to_owned();
     file.push(format!(".{name}"));
     out.with_file_name(file)

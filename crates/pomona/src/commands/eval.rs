@@ -22,7 +22,7 @@ pub fn run(a: &Eval, ui: &Ui) -> Result<()> {
     let model = open_model(&a.model)?;
     let device = Device::cpu();
     let windows = windows(a, &model, &device, ui)?;
-    let residence = residence(&model, false, activation_bytes(&model, 1, a.tokens, 0), ui)?;
+    let residence = residence(model.only()?, false, activation_bytes(&model, 1, a.tokens, 0), ui)?;
     let weights = ModelWeights::new(model.only()?, &device, residence);
     let source = windows.source.clone();
     let fingerprint = windows.fingerprint.clone();

@@ -9,7 +9,7 @@ use crate::ui::Ui;
 
 pub fn run(a: &Explain, ui: &Ui) -> Result<()> {
     let model = open_model(&a.model)?;
-    let graph = model.graph()?;
+    let graph = &model.component(a.component.as_deref())?.graph;
     if let Some(r) = region_at(graph, &a.part) {
         let document = serde_json::json!({"path": r.path, "removable": true, "from": r.from, "to": r.to,
             "parameters": r.parameters, "side_inputs": r.side_inputs, "states": r.states,

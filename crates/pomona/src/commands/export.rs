@@ -1,6 +1,6 @@
 //! `pomona export`.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use pomona_graph::Recipe;
 use pomona_models::save;
 
@@ -10,7 +10,8 @@ use crate::ui::Ui;
 
 pub fn run(a: &Export, ui: &Ui) -> Result<()> {
     let model = open_model(&a.model)?;
-    let graph = model.graph()?;
+    // Of a pipeline every component is written; which one is named makes no difference where nothing changes.
+    let Some(graph) = model.components.first().map(|c| &c.graph) else { bail!("the model has no component") };
     let recipe = Recipe::identity(graph.tensors.iter().map(|t| (t.name.as_str(), t.shape.as_slice())));
     let options = super::apply::options(&a.write, None, Vec::new());
     let bar = ui.byte_bar("writing");

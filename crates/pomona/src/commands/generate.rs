@@ -24,7 +24,7 @@ pub fn run(a: &Generate, ui: &Ui) -> Result<()> {
         bail!("the prompt has no tokens: give some text");
     }
     let device = Device::cpu();
-    let residence = residence(&model, false, activation_bytes(&model, 1, ids.len(), 0), ui)?;
+    let residence = residence(model.only()?, false, activation_bytes(&model, 1, ids.len(), 0), ui)?;
     let weights = ModelWeights::new(model.only()?, &device, residence);
     let choice = match a.temperature > 0.0 {
         true => Choice::Sample { temperature: a.temperature, top_k: a.top_k, top_p: a.top_p },

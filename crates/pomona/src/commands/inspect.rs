@@ -2,8 +2,9 @@
 
 use anyhow::Result;
 use pomona_cost::{BlockSpec, CostOptions, CostReport, cost, decode_bindings, default_bindings, roofline};
-use pomona_graph::{Bindings, Graph, Plan, apply, blocks, regions};
-use pomona_report::{InspectOptions, TreeOptions, compare, inspect};
+use pomona_graph::{Bindings, Graph, Plan, apply, blocks, diff, regions};
+use pomona_models::{Component, Model};
+use pomona_report::{InspectOptions, TreeOptions, compare, inspect, removal};
 
 use crate::args::Inspect;
 use crate::context::{cost_device, open_model};
@@ -12,16 +13,48 @@ use crate::ui::Ui;
 pub fn run(a: &Inspect, ui: &Ui) -> Result<()> {
     let model = open_model(&a.model)?;
     let given: Bindings = a.input.iter().cloned().collect();
-    let graph = model.graph()?;
-    let dense = report(graph, &model.architecture, &given)?;
     if let Some(path) = &a.plan {
         let plan = Plan::from_json(&std::fs::read_to_string(path)?)?;
-        model.check_plan(&plan)?;
-        let (edited, _) = apply(graph, &plan.edits)?;
-        let after = report(&edited, &model.architecture, &given)?;
-        let document = serde_json::json!({"before": dense, "after": after, "removed": plan.removed});
-        return ui.result(&document, || compare(&dense, &after, &[], ui.style()));
+        let component = model.planned(&plan)?;
+        let (edited, _) = apply(&component.graph, &plan.edits)?;
+        let before = report(&component.graph, &component.architecture, &given)?;
+        let after = report(&edited, &component.architecture, &given)?;
+        let diff = diff(&component.graph, &edited);
+        let document =
+            serde_json::json!({"before": before, "after": after, "removed": plan.removed, "diff": diff});
+        return ui.result(&document, || {
+            compare(&before, &after, &[], ui.style()) + "\n" + &removal(&diff, ui.style())
+        });
     }
+    if let (None, [_, _, ..]) = (&a.component, model.components.as_slice()) {
+        return pipeline(&model, a, &given, ui);
+    }
+    let component = model.component(a.component.as_deref())?;
+    let (document, text) = one(component, a, &given, ui)?;
+    ui.result(&document, || text)
+}
+
+/// Every component of a pipeline, and the sum of their parameters.
+fn pipeline(model: &Model, a: &Inspect, given: &Bindings, ui: &Ui) -> Result<()> {
+    let (mut components, mut text) = (serde_json::Map::new(), String::new());
+    let (mut parameters, mut bytes) = (0_u64, 0_u64);
+    for component in &model.components {
+        let (document, part) = one(component, a, given, ui)?;
+        parameters += document["parameters"].as_u64().unwrap_or(0);
+        bytes += document["weight_bytes"].as_u64().unwrap_or(0);
+        text += &format!("{}: {part}\n", component.name);
+        components.insert(component.name.clone(), document);
+    }
+    let document = serde_json::json!({"architecture": model.architecture, "parameters": parameters,
+        "weight_bytes": bytes, "components": components});
+    let exact = pomona_report::units::exact(parameters);
+    ui.result(&document, || format!("{text}{}: {exact} parameters together\n", model.architecture))
+}
+
+/// JSON and text of one component.
+fn one(component: &Component, a: &Inspect, given: &Bindings, ui: &Ui) -> Result<(serde_json::Value, String)> {
+    let graph = &component.graph;
+    let dense = report(graph, &component.architecture, given)?;
     let mut options = InspectOptions { style: ui.style(), ..InspectOptions::default() };
     options.tree = TreeOptions { depth: a.depth, ..TreeOptions::default() };
     if let Some(name) = &a.device {
@@ -29,10 +62,9 @@ pub fn run(a: &Inspect, ui: &Ui) -> Result<()> {
         options.latencies.push(("one input".to_owned(), roofline(&dense, &device)?));
         if !graph.states.is_empty() {
             let bound = graph.bind(&decode_bindings(graph, 128))?;
-            let one = cost(
-                &bound,
-                &CostOptions { architecture: model.architecture.clone(), ..CostOptions::default() },
-            )?;
+            let settings =
+                CostOptions { architecture: component.architecture.clone(), ..CostOptions::default() };
+            let one = cost(&bound, &settings)?;
             options.latencies.push(("one token after 128".to_owned(), roofline(&one, &device)?));
         }
     }
@@ -53,13 +85,11 @@ pub fn run(a: &Inspect, ui: &Ui) -> Result<()> {
             options.latencies.iter().map(|(n, l)| serde_json::json!({"run": n, "seconds": l.seconds}));
         document["latency"] = seconds.collect();
     }
-    ui.result(&document, || {
-        let mut text = inspect(&dense, &options);
-        for r in &groups {
-            text += &format!("{}  {} -> {}  ({} parameters)\n", r.path, r.from.0, r.to.0, r.parameters);
-        }
-        text
-    })
+    let mut text = inspect(&dense, &options);
+    for r in &groups {
+        text += &format!("{}  {} -> {}  ({} parameters)\n", r.path, r.from.0, r.to.0, r.parameters);
+    }
+    Ok((document, text))
 }
 
 /// Cost of a graph at its default sizes, or the given ones.

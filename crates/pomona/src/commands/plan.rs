@@ -1,27 +1,40 @@
 //! `pomona plan`.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Result, bail};
-use pomona_graph::{Graph, Plan, apply};
-use pomona_models::{Model, OutputFormat, check_format, representable};
+use pomona_graph::{GraphDiff, Plan, apply, diff};
+use pomona_models::{Model, OutputFormat, check_format, representable, stock_names};
+use pomona_prune::methods::bk_sdm::{self, Variant};
 use pomona_prune::methods::depth::{self, Planning};
 use pomona_prune::{Goal, Scores};
-use pomona_report::compare_costs;
+use pomona_report::{compare_costs, removal};
+use serde_json::Value;
 
-use crate::args::PlanArgs;
-use crate::context::{TOOL, cost_device, open_model};
+use crate::args::{PlanArgs, Usage};
+use crate::context::{TOOL, component, cost_device, open_model};
 use crate::ui::Ui;
 
 pub fn run(a: &PlanArgs, ui: &Ui) -> Result<()> {
     let model = open_model(&a.model)?;
-    let scores = Scores::read(&a.scores)?;
-    scores.check(&a.scores, model.matches(&scores.fingerprint)?)?;
     if a.out.exists() && !a.force {
         bail!("{} exists: choose another name, or --force to replace it", a.out.display());
     }
-    let plan = plan(&model, &scores, &a.target, a.protect)?;
+    let plan = match (a.method.bk_sdm(), &a.scores, &a.target) {
+        (Some(variant), None, None) => structural(&model, variant, a.component.as_deref())?,
+        (Some(_), _, _) => {
+            bail!(Usage("bk-sdm goes by the structure: it takes no --scores and no --target".to_owned()))
+        }
+        (None, Some(file), Some(target)) => {
+            let scores = Scores::read(file)?;
+            scores.check(file, model.matches(&scores.fingerprint)?)?;
+            plan(&model, &scores, target, a.protect)?
+        }
+        (None, _, _) => bail!(Usage("--method depth needs --scores and --target".to_owned())),
+    };
     pomona_store::write_atomic(&a.out, plan.to_json()?.as_bytes())?;
-    let formats = formats(&model, &plan)?;
-    ui.result(&plan, || summary(&plan, ui) + &formats)
+    let effect = effect(&model, &plan)?;
+    ui.result(&effect.document(&plan)?, || summary(&plan, &effect, ui) + &effect.formats)
 }
 
 /// The smallest plan that meets a goal.
@@ -41,27 +54,72 @@ pub fn plan(model: &Model, scores: &Scores, goal: &Goal, protect: Option<[usize;
     })?)
 }
 
+/// A plan that follows from the structure of a U-Net alone.
+pub fn structural(model: &Model, variant: Variant, name: Option<&str>) -> Result<Plan> {
+    let component = component(model, name)?;
+    let several = model.components.len() > 1;
+    let on = bk_sdm::Planning {
+        graph: &component.graph,
+        component: several.then_some(component.name.as_str()),
+        fingerprint: &component.fingerprint()?,
+        tool: TOOL,
+    };
+    Ok(bk_sdm::plan(&on, variant)?)
+}
+
+/// What a plan does to a model, beside its costs.
+pub struct Effect {
+    diff: GraphDiff,
+    /// New path or prefix of a path by the old one, where a stock library can hold the result under new numbers.
+    renamed: BTreeMap<String, String>,
+    /// Which formats can hold the result, said before any work.
+    formats: String,
+}
+
+impl Effect {
+    /// The plan, with the removal diff beside its own keys.
+    pub fn document(&self, plan: &Plan) -> Result<Value> {
+        let mut document = serde_json::to_value(plan)?;
+        document["diff"] = serde_json::to_value(&self.diff)?;
+        document["renamed"] = serde_json::to_value(&self.renamed)?;
+        Ok(document)
+    }
+}
+
+/// Works out what a plan does.
+pub fn effect(model: &Model, plan: &Plan) -> Result<Effect> {
+    let component = model.planned(plan)?;
+    let (edited, _) = apply(&component.graph, &plan.edits)?;
+    let class = component.config.get("_class_name").is_some();
+    let library = if class { "diffusers" } else { "transformers" };
+    let mut formats = match representable(model, &edited)? {
+        Ok(()) => format!("{library} can load the result\n"),
+        Err(reasons) => format!("{library} cannot load the result: {}\n", reasons.join("; ")),
+    };
+    let language_model = component.graph.output("logits").is_some() || component.is_opaque();
+    match check_format(model, &edited, OutputFormat::Gguf) {
+        Ok(_) => formats += "llama.cpp can load the result (--format gguf)\n",
+        Err(e) if language_model => formats += &format!("{e}\n"),
+        Err(_) => {}
+    }
+    let renamed = stock_names(model, &edited)?.unwrap_or_default();
+    Ok(Effect { diff: diff(&component.graph, &edited), renamed, formats })
+}
+
 /// Cost before and after, what goes, and what was reached.
-pub fn summary(plan: &Plan, ui: &Ui) -> String {
+pub fn summary(plan: &Plan, effect: &Effect, ui: &Ui) -> String {
     let mut out = compare_costs(&plan.before, &plan.after, &[], ui.style());
-    out += &format!("\nremoves {}: {}\n", plan.removed.len(), plan.removed.join(", "));
+    match plan.method.as_str() {
+        "depth" => out += &format!("\nremoves {}: {}\n", plan.removed.len(), plan.removed.join(", ")),
+        _ => {
+            out += &format!("\n{}", removal(&effect.diff, ui.style()));
+            for (old, new) in &effect.renamed {
+                out += &format!("{new} <- {old}\n");
+            }
+        }
+    }
     if let Some(t) = &plan.target {
         out += &format!("target {}, reached {}\n", t.asked, t.reached);
     }
     out
-}
-
-/// Which formats can hold the result, said before any work.
-pub fn formats(model: &Model, plan: &Plan) -> Result<String> {
-    let (edited, _): (Graph, _) = apply(model.graph()?, &plan.edits)?;
-    let mut out = String::new();
-    match representable(model, &edited)? {
-        Ok(()) => out += "transformers can load the result\n",
-        Err(reasons) => out += &format!("transformers cannot load the result: {}\n", reasons.join("; ")),
-    }
-    match check_format(model, &edited, OutputFormat::Gguf) {
-        Ok(_) => out += "llama.cpp can load the result (--format gguf)\n",
-        Err(e) => out += &format!("{e}\n"),
-    }
-    Ok(out)
 }

@@ -46,7 +46,7 @@ pub fn score(
     let device = Device::by_name(&options.run_on)?;
     let (parts, _) = units(graph, options.unit)?;
     let activations = activation_bytes(model, options.samples, options.tokens, parts.len());
-    let residence = residence(model, options.streamed, activations, ui)?;
+    let residence = residence(model.only()?, options.streamed, activations, ui)?;
     let weights = ModelWeights::new(model.only()?, &device, residence);
     let objective: Option<NextToken> = match criterion.needs_data() {
         true => {

@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use pomona_exec::{Device, Options, evaluate};
+use pomona_exec::Device;
 use pomona_graph::{Plan, apply, compose};
 use pomona_models::recipe_exec::materialise_rows;
 use pomona_models::{Model, verify_output};
-use pomona_task::{ModelWeights, empty_states, token_feeds};
+use pomona_task::{ModelWeights, run_through, smallest_feeds};
 use serde_json::json;
 
 use crate::args::Verify;
@@ -46,10 +46,14 @@ pub fn quick(path: &Path, ui: &Ui) -> Result<bool> {
 
 /// Every tensor of the output against the source's, made by the plan's recipe; row chunk by row chunk.
 fn against(output: &Model, source: &Model, plan: &Plan, ui: &Ui) -> Result<usize> {
-    source.check_plan(plan)?;
-    let (edited, recipe) = apply(source.graph()?, &plan.edits)?;
-    let whole = compose(&recipe, &source.only()?.import)?;
-    let ours = output.graph()?;
+    let component = source.planned(plan)?;
+    let (edited, recipe) = apply(&component.graph, &plan.edits)?;
+    let whole = compose(&recipe, &component.import)?;
+    let output = match output.components.as_slice() {
+        [one] => one,
+        _ => output.component(Some(&component.name))?,
+    };
+    let ours = &output.graph;
     let bar = ui.bar("comparing");
     bar.set_length(edited.tensors.len() as u64);
     for t in &edited.tensors {
@@ -68,7 +72,7 @@ fn against(output: &Model, source: &Model, plan: &Plan, ui: &Ui) -> Result<usize
                 true => made.expr.clone().cast(dtype.clone()),
                 false => made.expr.clone(),
             };
-            let wanted = materialise_rows(&expr, source.checkpoint(), range.clone())?;
+            let wanted = materialise_rows(&expr, component.checkpoint.as_ref(), range.clone())?;
             let got = output.materialise_rows(&t.name, range.clone())?;
             let equal = |(a, b): (&f32, &f32)| a.to_bits() == b.to_bits();
             if let Some(at) = got.iter().zip(&wanted).position(|p| !equal(p)) {
@@ -86,29 +90,19 @@ fn against(output: &Model, source: &Model, plan: &Plan, ui: &Ui) -> Result<usize
     Ok(edited.tensors.len())
 }
 
-/// The smallest legal input through the whole model, block by block where it is larger than memory.
+/// The smallest legal input through every component, part by part where it is larger than memory.
 fn smallest_run(model: &Model, ui: &Ui) -> Result<bool> {
-    if model.is_opaque() {
-        return Ok(false);
-    }
     let device = Device::cpu();
-    let residence = residence(model, false, activation_bytes(model, 1, 2, 0), ui)?;
-    let weights = ModelWeights::new(model.only()?, &device, residence);
-    let graph = model.graph()?;
-    let Some(output) = graph.output("logits") else { return Ok(false) };
-    let mut feeds = token_feeds(graph, &[&[0, 1]], 0, &device)?;
-    feeds.extend(empty_states(graph, 1, &device)?);
-    let options = Options { check_finite: true, ..Options::default() };
-    // Part by part, so that a streamed run holds one part's weights.
-    let mut at = Vec::new();
-    for region in pomona_graph::blocks(graph) {
-        at.extend(graph.resolve(&region.to));
+    let mut all = true;
+    for component in &model.components {
+        if component.is_opaque() {
+            all = false;
+            continue;
+        }
+        let residence = residence(component, false, activation_bytes(model, 1, 2, 0), ui)?;
+        let weights = ModelWeights::new(component, &device, residence);
+        let feeds = smallest_feeds(&component.graph, &device)?;
+        run_through(&component.graph, &weights, feeds)?;
     }
-    at.push(output);
-    for value in at {
-        let found = evaluate(graph, &weights, &feeds, &[value], &options)?;
-        pomona_task::Weights::release(&weights);
-        feeds.extend(found.into_iter().map(|t| (value, t)));
-    }
-    Ok(true)
+    Ok(all)
 }
