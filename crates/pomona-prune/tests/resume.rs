@@ -36,7 +36,7 @@ impl Case {
     /// Scores into a file; an error after so many reports of progress.
     fn run(&self, model: &Model, out: &Path, stop_after: usize) -> Result<(Scores, usize), PruneError> {
         let device = Device::cpu();
-        let weights = ModelWeights::new(model, model.only().unwrap(), &device, self.residence);
+        let weights = ModelWeights::new(model.only().unwrap(), &device, self.residence);
         let token = |s: usize, t: usize| ((s * 37 + t * t * 5 + t) % 96) as u32;
         let ids = (0..SAMPLES).map(|s| (0..TOKENS).map(|t| token(s, t)).collect()).collect();
         let objective = NextToken::new(Windows::new(ids, "made".to_owned())).unwrap();
