@@ -2,17 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use pomona_store::GgufValue;
 use serde_json::Value;
 
 use super::error::{Result, file_error, io_error};
 use super::vocabulary::{self, MAX_TOKEN_BYTES, MAX_TOKENS};
-use super::{Source, SpecialTokens, Tokenizer, from_gguf as build, guarded};
+use super::{Source, SpecialTokens, Tokenizer, clip, from_gguf as build, guarded};
 
 /// Largest tokenizer file; the largest published ones have about 35 MB.
-const MAX_FILE_BYTES: u64 = 256 << 20;
+pub(super) const MAX_FILE_BYTES: u64 = 256 << 20;
 /// Largest of the small files beside it.
 const MAX_CONFIG_BYTES: u64 = 16 << 20;
 
@@ -59,12 +59,31 @@ pub(super) fn from_gguf(metadata: &[(String, GgufValue)]) -> Result<Tokenizer> {
 }
 
 pub(super) fn from_file(path: &Path) -> Result<Tokenizer> {
-    let origin = path.display().to_string();
     let bytes = read(path, MAX_FILE_BYTES)?;
+    let directory = path.parent().unwrap_or(Path::new("")).to_owned();
+    from_definition(path.display().to_string(), bytes, directory, Value::Null)
+}
+
+/// A directory's tokenizer.json, or what stands for it there.
+pub(super) fn from_dir(directory: &Path) -> Result<Tokenizer> {
+    let path = directory.join("tokenizer.json");
+    if path.exists() {
+        return from_file(&path);
+    }
+    match clip::definition(directory)? {
+        Some(json) => {
+            let origin = directory.join("merges.txt").display().to_string();
+            from_definition(origin, json.to_string().into_bytes(), directory.to_owned(), clip::names())
+        }
+        None => from_file(&path),
+    }
+}
+
+/// Runs a tokenizer.json with the small files of a directory; `names` are the control tokens where those name none.
+fn from_definition(origin: String, bytes: Vec<u8>, directory: PathBuf, names: Value) -> Result<Tokenizer> {
     check(&origin, &bytes)?;
     let inner = parse(&origin, &bytes)?;
     let json = String::from_utf8(bytes).map_err(|_| file_error(&origin, "is not UTF-8"))?;
-    let directory = path.parent().unwrap_or(Path::new("")).to_owned();
     let config = optional_json(&directory.join("tokenizer_config.json"))?;
     let map = optional_json(&directory.join("special_tokens_map.json"))?;
     let generation = optional_json(&directory.join("generation_config.json"))?;
@@ -75,7 +94,7 @@ pub(super) fn from_file(path: &Path) -> Result<Tokenizer> {
         None => template_of(&config),
     };
     let id_of = |name: &str| {
-        let named = content(&config[name]).or_else(|| content(&map[name]));
+        let named = content(&config[name]).or_else(|| content(&map[name])).or_else(|| content(&names[name]));
         named.and_then(|token| inner.token_to_id(token))
     };
     let known = |id: &u32| inner.id_to_token(*id).is_some();
@@ -170,7 +189,7 @@ fn parse(origin: &str, bytes: &[u8]) -> Result<tokenizers::Tokenizer> {
     Ok(inner)
 }
 
-fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
+pub(super) fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let size = fs::metadata(path).map_err(|e| io_error(path, e))?.len();
     if size > limit {
         return Err(file_error(

@@ -6,6 +6,7 @@
 mod chat;
 mod chat_format;
 mod chat_time;
+mod clip;
 mod error;
 mod from_gguf;
 mod hf_files;
@@ -75,9 +76,10 @@ impl Tokenizer {
         load::from_file(path.as_ref())
     }
 
-    /// Reads the tokenizer of a Hugging Face directory; see [`Tokenizer::from_file`].
+    /// Reads the tokenizer of a Hugging Face directory: tokenizer.json (see [`Tokenizer::from_file`]), or where there is
+    /// none CLIP's merges.txt with or without vocab.json.
     pub fn from_dir(directory: impl AsRef<Path>) -> Result<Tokenizer> {
-        load::from_file(&directory.as_ref().join("tokenizer.json"))
+        load::from_dir(directory.as_ref())
     }
 
     /// Builds the tokenizer that GGUF metadata describes: `tokenizer.ggml.model` `gpt2` or `llama`.
