@@ -1,132 +1,284 @@
-"""Kills `pomona score` and `pomona apply` again and again, and lets them finish: nothing may be lost or half visible.
+"""Kills `pomona score` and `pomona apply` (SIGKILL) while they work, starts them again, and fills the disk under them.
 
-Usage: kill_test.py --pomona target/release/pomona --score-model MODEL --tokens TOKENS.json --apply-model MODEL --work DIR
-                    [--kills 20] [--seed 1] [--full-disk]
-Each command runs once undisturbed; then a chain of runs onto one output is killed (SIGKILL) at moments spread evenly over that
-time, and finished. Scores must equal those of the undisturbed run in everything but `seconds`; outputs byte for byte, and none
-may be visible before the end. --full-disk (as root) repeats apply onto a file system that is too small, beside an old output.
-Prints a JSON summary; exits with 1 where something was lost."""
+Usage: kill_test.py --model MODEL --work DIR [--pomona target/release/pomona] [--kills 20] [--seed 1] [--criterion perplexity]
+                    [--only apply|score] [--samples 5] [--tokens 64] [--out DIR/kill-*.json]
+MODEL is a checkpoint large enough for both to last, such as one that `pomona init` makes. DIR needs three times its size.
+
+apply   Each kill starts from scratch, at moments spread evenly over the time of an undisturbed run; a run that ended first
+        is killed sooner. After each kill no output may be visible (every other time: the old output must stand as it
+        was); the same command then finishes, byte for byte as undisturbed, and leaves no temporary sibling.
+score   One chain: each run goes on where the one before was killed; the last one ends with the bytes of an undisturbed one.
+disk    (as root) Both onto a small tmpfs: too small from the start; filled while apply writes; filled while score runs.
+        Exit 1, an error that says so, and what was there before is intact; with room, the same command ends well.
+Writes kill-apply.json and kill-score.json into --out; exits with 1 where anything was lost."""
 
 import argparse
+import filecmp
 import hashlib
 import json
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
+import threading
 import time
 
-
-def digest(directory):
-    total = hashlib.sha256()
-    for name in sorted(os.listdir(directory)):
-        total.update(name.encode())
-        with open(os.path.join(directory, name), "rb") as file:
-            while chunk := file.read(1 << 22):
-                total.update(chunk)
-    return total.hexdigest()
+QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
 
-def chain(command, out, kills, rng, visible):
-    """The undisturbed time, then kills spread over it, then the end. Returns what was seen."""
+def content(path):
+    """Names and hashes of a file or directory; None where there is nothing."""
+    if not os.path.exists(path):
+        return None
+    files = [path] if os.path.isfile(path) else [os.path.join(path, n) for n in sorted(os.listdir(path))]
+    return [(os.path.basename(f), hashlib.file_digest(open(f, "rb"), "sha256").hexdigest()) for f in files]
+
+
+def same(one, other):
+    """Whether two directories hold the same files."""
+    names = sorted(os.listdir(one))
+    return names == sorted(os.listdir(other)) and filecmp.cmpfiles(one, other, names, shallow=False)[1:] == ([], [])
+
+
+def siblings(path):
+    """Temporary files and directories of an output."""
+    name = os.path.basename(path)
+    return sorted(n for n in os.listdir(os.path.dirname(path)) if n.startswith(f".{name}"))
+
+
+def clear(path):
+    for name in siblings(path) + [os.path.basename(path)]:
+        full = os.path.join(os.path.dirname(path), name)
+        shutil.rmtree(full) if os.path.isdir(full) else os.path.exists(full) and os.remove(full)
+
+
+def timed(command):
     began = time.perf_counter()
-    subprocess.run(command(out + ".whole"), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    whole = time.perf_counter() - began
-    seen, died = 0, 0
-    for kill in range(kills):
-        process = subprocess.Popen(command(out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            process.wait(timeout=whole * (kill + rng.random()) / kills)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            died += 1
-            seen += visible(out)
-    subprocess.run(command(out), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return {"seconds_undisturbed": round(whole, 2), "killed": died, "partial_outputs_seen": seen}
+    subprocess.run(command, check=True, **QUIET)
+    return time.perf_counter() - began
 
 
-def scores(args, rng):
-    out = os.path.join(args.work, "scores.json")
-    command = lambda path: [args.pomona, "-q", "score", args.score_model, "--criterion", "perplexity", "--data", args.tokens, "-o", path]
-
-    def damaged(path):
-        try:
-            json.load(open(path))
-            return 0
-        except FileNotFoundError:
-            return 0
-        except ValueError:
-            return 1
-
-    summary = chain(command, out, args.kills, rng, damaged)
-    pair = [json.load(open(path)) for path in (out, out + ".whole")]
-    for one in pair:
-        one.pop("seconds")
-    summary["equal"] = pair[0] == pair[1]
-    return summary
-
-
-def outputs(args, rng):
-    plan, out = os.path.join(args.work, "plan.json"), os.path.join(args.work, "out")
-    found = os.path.join(args.work, "magnitude.json")
-    run = lambda *words: subprocess.run([args.pomona, "-q", *words], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    run("score", args.apply_model, "--criterion", "magnitude", "-o", found)
-    run("plan", args.apply_model, "--scores", found, "--target", "blocks=2", "--force", "-o", plan)
-    command = lambda path: [args.pomona, "-q", "apply", args.apply_model, "--plan", plan, "-o", path, "--shard-size", str(1 << 28), "--force"]
-    visible = lambda path: int(os.path.exists(path) and digest(path) != digest(out + ".whole"))
-    summary = chain(command, out, args.kills, rng, visible)
-    summary["equal"] = digest(out) == digest(out + ".whole")
-    if args.full_disk:
-        summary["full_disk"] = full_disk(args, plan)
-    return summary
-
-
-def full_disk(args, plan):
-    """A tmpfs that holds an old output and not the new one."""
-    mount = os.path.join(args.work, "small")
-    os.makedirs(mount, exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64M", "tmpfs", mount], check=True)
+def killed(command, delay):
+    """Runs a command and kills it after a delay. Whether it was still at work."""
+    process = subprocess.Popen(command, **QUIET)
     try:
-        old = os.path.join(mount, "out")
-        os.makedirs(old)
-        with open(os.path.join(old, "config.json"), "w") as file:
-            file.write("{}")
-        before = digest(old)
-        command = [args.pomona, "apply", args.apply_model, "--plan", plan, "-o", old, "--force"]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        error = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else ""
-        return {"exit": done.returncode, "error": error.replace(args.work, "WORK"), "old_output_intact": digest(old) == before,
-                "left_over": [n for n in os.listdir(mount) if n != "out" and os.path.isdir(os.path.join(mount, n))]}
-    finally:
-        subprocess.run(["umount", mount], check=True)
+        process.wait(timeout=delay)
+        if process.returncode:
+            sys.exit(f"{command} ended with {process.returncode}")
+        return False
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait() == -9
+
+
+def plan(args, blocks=2):
+    found, out = os.path.join(args.work, "magnitude.json"), os.path.join(args.work, "plan.json")
+    subprocess.run([args.pomona, "-q", "score", args.model, "--criterion", "magnitude", "-o", found], check=True, **QUIET)
+    target = ["--target", f"blocks={blocks}"]
+    subprocess.run([args.pomona, "-q", "plan", args.model, "--scores", found, *target, "--force", "-o", out], check=True, **QUIET)
+    return out
+
+
+def apply_test(args, rng):
+    chosen, whole, other = plan(args), os.path.join(args.work, "whole"), os.path.join(args.work, "old")
+    shard = ["--shard-size", str(1 << 28)]
+    command = lambda out, *more: [args.pomona, "-q", "apply", args.model, "--plan", chosen, "-o", out, *shard, *more]
+    seconds = timed(command(whole))
+    # An old output: small, and a model's.
+    os.makedirs(other)
+    with open(os.path.join(other, "config.json"), "w") as file:
+        file.write('{"model_type": "old"}')
+    old, out = content(other), os.path.join(args.work, "out")
+    result = {"seconds_undisturbed": round(seconds, 2), "kills": [], "partial_outputs_seen": 0, "different_bytes": 0,
+              "siblings_left": 0, "ended_before_the_kill": 0}
+    for kill in range(args.kills):
+        delay = seconds * (kill + rng.random()) / args.kills
+        with_old = kill % 2 == 1
+        while True:
+            clear(out)
+            if with_old:
+                shutil.copytree(other, out)
+            if killed(command(out, "--force"), delay):
+                break
+            result["ended_before_the_kill"] += 1
+            delay *= 0.9
+        result["kills"].append(round(delay, 3))
+        seen = content(out)
+        # Killed after the exchange of names, the new output is there, and must be whole.
+        if seen != (old if with_old else None) and not (os.path.isdir(out) and same(out, whole)):
+            result["partial_outputs_seen"] += 1
+        subprocess.run(command(out, "--force"), check=True, **QUIET)
+        result["different_bytes"] += not same(out, whole)
+        result["siblings_left"] += len(siblings(out))
+    clear(out)
+    result["killed"] = len(result["kills"])
+    result["lost"] = result["partial_outputs_seen"] + result["different_bytes"] + result["siblings_left"]
+    result["full_disk"] = apply_full_disk(args, chosen)
+    clear(whole)
+    return result
+
+
+def score_test(args, rng):
+    tokens = os.path.join(args.work, "tokens.json")
+    with open(os.path.join(args.model, "config.json")) as file:
+        vocabulary = json.load(file)["vocab_size"]
+    with open(tokens, "w") as file:
+        json.dump({"calibration": [[rng.randrange(vocabulary) for _ in range(args.tokens)] for _ in range(args.samples)]}, file)
+    command = lambda out: [args.pomona, "-q", "score", args.model, "--criterion", args.criterion, "--data", tokens,
+                           "--save-every", "0.2", "-o", out]
+    whole, out = os.path.join(args.work, "whole.json"), os.path.join(args.work, "scores.json")
+    seconds = timed(command(whole))
+    result = {"criterion": args.criterion, "samples": args.samples, "tokens": args.tokens, "seconds_undisturbed": round(seconds, 2),
+              "kills": [], "damaged_files_seen": 0, "read_as_complete": 0, "ended_before_the_kill": 0}
+    # Even pieces of the time, each with its own length, so that the chain passes every stage of the work.
+    for _ in range(args.kills):
+        delay = seconds / args.kills * rng.uniform(0.6, 1.3)
+        if not killed(command(out), delay):
+            result["ended_before_the_kill"] += 1
+            break
+        result["kills"].append(round(delay, 3))
+        try:
+            with open(out) as file:
+                result["read_as_complete"] += json.load(file)["complete"]
+        except FileNotFoundError:
+            pass
+        except ValueError:
+            result["damaged_files_seen"] += 1
+    result["killed"] = len(result["kills"])
+    result["seconds_of_the_last_run"] = round(timed(command(out)), 2)
+    result["same_bytes"] = filecmp.cmp(out, whole, shallow=False)
+    result["siblings_left"] = len(siblings(out))
+    result["lost"] = result["damaged_files_seen"] + result["read_as_complete"] + (not result["same_bytes"]) + result["siblings_left"]
+    result["full_disk"] = score_full_disk(args, tokens, whole)
+    return result
+
+
+class Tmpfs:
+    """A small file system."""
+
+    def __init__(self, args, size):
+        self.path, self.size = os.path.join(args.work, "small"), size
+
+    def __enter__(self):
+        os.makedirs(self.path, exist_ok=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={self.size}", "tmpfs", self.path], check=True)
+        return self
+
+    def __exit__(self, *_):
+        subprocess.run(["umount", self.path], check=True)
+
+    def resize(self, size):
+        subprocess.run(["mount", "-o", f"remount,size={size}", self.path], check=True)
+
+    def fill_when(self, there):
+        """Takes all space as soon as a path is there."""
+        def run():
+            while not there():
+                time.sleep(0.01)
+            with open(os.path.join(self.path, "filler"), "wb", buffering=0) as file:
+                try:
+                    while file.write(bytes(1 << 20)):
+                        pass
+                except OSError:
+                    pass
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        return thread
+
+    def drop_filler(self):
+        os.remove(os.path.join(self.path, "filler"))
+
+
+def refused(args, command):
+    done = subprocess.run(command, capture_output=True, text=True)
+    error = done.stderr.strip().splitlines()
+    return {"exit": done.returncode, "error": (error[-1] if error else "").replace(args.work, "WORK")}
+
+
+def apply_full_disk(args, chosen):
+    sizes = [os.path.getsize(os.path.join(args.model, n)) for n in os.listdir(args.model)]
+    command = lambda out: [args.pomona, "apply", args.model, "--plan", chosen, "-o", out, "--force"]
+    out = os.path.join(args.work, "small", "out")
+    found = {}
+    for name, size in (("from_the_start", 64 << 20), ("meanwhile", sum(sizes) + (64 << 20))):
+        with Tmpfs(args, size) as disk:
+            os.makedirs(out)
+            with open(os.path.join(out, "config.json"), "w") as file:
+                file.write("{}")
+            before = content(out)
+            if name == "meanwhile":
+                thread = disk.fill_when(lambda: any("tmp" in n or n.startswith(".out") for n in siblings(out)))
+            one = refused(args, command(out))
+            if name == "meanwhile":
+                thread.join()
+            one["old_output_intact"] = content(out) == before
+            one["ok"] = one["exit"] == 1 and one["old_output_intact"] and "error: " in one["error"]
+            if name == "meanwhile":
+                disk.drop_filler()
+                subprocess.run(command(out), check=True, **QUIET)
+                one["then_with_room"] = len(os.listdir(out)) > 1 and siblings(out) == []
+                one["ok"] = one["ok"] and one["then_with_room"]
+            found[name] = one
+    return found
+
+
+def score_full_disk(args, tokens, whole):
+    command = lambda out: [args.pomona, "score", args.model, "--criterion", args.criterion, "--data", tokens, "--save-every", "0.2", "-o", out]
+    with Tmpfs(args, 1 << 20) as disk:
+        out = os.path.join(disk.path, "scores.json")
+        thread = disk.fill_when(lambda: os.path.exists(out))
+        one = refused(args, command(out))
+        thread.join()
+        with open(out) as file:
+            before = file.read()
+        one["file_intact"] = json.loads(before)["complete"] is False
+        again = refused(args, command(out))
+        with open(out) as file:
+            one["file_intact"] = one["file_intact"] and again["exit"] == 1 and file.read() == before
+        one["error_of_the_next_run"] = again["error"]
+        disk.resize(1 << 30)
+        disk.drop_filler()
+        subprocess.run(command(out), check=True, **QUIET)
+        one["then_with_room"] = filecmp.cmp(out, whole, shallow=False)
+        one["ok"] = one["exit"] == 1 and one["file_intact"] and one["then_with_room"] and "error: " in one["error"]
+        return {"meanwhile": one}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pomona", default="target/release/pomona")
-    parser.add_argument("--score-model")
-    parser.add_argument("--tokens")
-    parser.add_argument("--apply-model")
+    parser.add_argument("--model", required=True)
     parser.add_argument("--work", required=True)
+    parser.add_argument("--out")
+    parser.add_argument("--only", choices=["apply", "score"])
+    parser.add_argument("--criterion", default="perplexity")
+    parser.add_argument("--samples", type=int, default=5)
+    parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--full-disk", action="store_true")
     args = parser.parse_args()
-    shutil.rmtree(args.work, ignore_errors=True)
-    os.makedirs(args.work)
-    rng = random.Random(args.seed)
-    summary = {}
-    if args.apply_model:
-        summary["apply"] = outputs(args, rng)
-    if args.score_model:
-        summary["score"] = scores(args, rng)
-    print(json.dumps(summary, indent=1))
-    lost = [v for v in summary.values() if not v["equal"] or v["partial_outputs_seen"]]
-    disk = summary.get("apply", {}).get("full_disk")
-    sys.exit(1 if lost or (disk and (disk["exit"] != 1 or not disk["old_output_intact"])) else 0)
+    args.work = os.path.abspath(args.work)
+    if os.path.exists(args.work) and os.listdir(args.work):
+        sys.exit(f"{args.work}: exists and is not empty: choose another --work")
+    os.makedirs(args.work, exist_ok=True)
+    good = True
+    for name, test in (("apply", apply_test), ("score", score_test)):
+        if args.only in (None, name):
+            result = test(args, random.Random(args.seed))
+            result["ok"] = result["killed"] == args.kills and not result["lost"] and all(d["ok"] for d in result["full_disk"].values())
+            good = good and result["ok"]
+            words = ["kill_test.py", "--model", os.path.basename(args.model.rstrip("/")), "--only", name, "--seed", str(args.seed)]
+            if name == "score":
+                words += ["--criterion", args.criterion, "--samples", str(args.samples), "--tokens", str(args.tokens)]
+            result = {"command": " ".join(words), "date": time.strftime("%Y-%m-%d"), "machine": f"{os.cpu_count()} cores", **result}
+            text = json.dumps(result, indent=1)
+            print(text, flush=True)
+            if args.out:
+                with open(os.path.join(args.out, f"kill-{name}.json"), "w") as file:
+                    file.write(text + "\n")
+    shutil.rmtree(args.work)
+    sys.exit(0 if good else 1)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ pub use model::{Component, Model, SourceKind};
 pub use opaque::apply_opaque;
 pub use open::open;
 pub use save::{
-    Figure, OutputFormat, SaveOptions, SavedReport, check_format, representable, save, stock_names,
+    Figure, OutputFormat, SaveOptions, SavedReport, check_format, check_unused, representable, save,
+    stock_names,
 };
 pub use verify::verify_output;

@@ -82,6 +82,14 @@ impl Component {
         families::of_config(&self.config).map(|(known, _)| known).or_else(by_name)
     }
 
+    /// Tensors of the checkpoint that the graph does not read, that no operator of the graph carries along, and that are no
+    /// tables which loaders compute anyway: an output without them is not the whole source.
+    pub fn left_over(&self) -> Vec<&str> {
+        let carried: Vec<&str> = crate::save::carried(self, &self.graph).collect();
+        let unused = self.unused.iter().map(String::as_str);
+        unused.filter(|n| !is_computed(n) && !carried.contains(n)).collect()
+    }
+
     /// The checkpoint, or an error that says that `action` needs one.
     ///
     /// # Errors
@@ -210,6 +218,11 @@ impl Model {
         self.only()?.materialise_rows(tensor, rows)
     }
 
+    /// [`Component::left_over`] of every component.
+    pub fn left_over(&self) -> Vec<&str> {
+        self.components.iter().flat_map(Component::left_over).collect()
+    }
+
     /// Files that are read: an output may be none of them.
     pub fn source_paths(&self) -> Vec<PathBuf> {
         let mut out = vec![self.path.clone()];
@@ -217,6 +230,13 @@ impl Model {
         out.extend(files.flat_map(Checkpoint::files).map(Path::to_owned));
         out
     }
+}
+
+/// Whether a tensor of this name is a table that loaders make themselves: rotary frequencies, masks, positions.
+pub(crate) fn is_computed(name: &str) -> bool {
+    const TABLES: [&str; 5] =
+        ["rotary_emb.inv_freq", "rope_freqs.weight", "position_ids", "attn.bias", "attn.masked_bias"];
+    TABLES.iter().any(|t| name.strip_suffix(t).is_some_and(|head| head.is_empty() || head.ends_with('.')))
 }
 
 /// The checkpoint's tensors as recipes ask for them.

@@ -3,8 +3,8 @@
 
 mod common;
 
-use common::{DEPTH, as_stock, bytes, checkpoint, config, gguf, whole, without};
-use pomona_graph::{Edit, ValueRef, apply};
+use common::{DEPTH, as_stock, bytes, checkpoint, config, gguf, gguf_with_divisors, whole, without};
+use pomona_graph::{Edit, Graph, Op, RopeScaling, ValueRef, apply};
 use pomona_models::{
     ModelError, OutputFormat, SaveOptions, SourceKind, apply_opaque, check_format, open, representable, save,
     verify_output,
@@ -333,4 +333,102 @@ fn an_unknown_type_is_cut_by_blocks() {
     std::fs::remove_file(source.join("model.safetensors")).unwrap();
     let message = open(source.join("config.json")).unwrap_err().to_string();
     assert!(message.contains("\"novel\"") && message.contains("llama, mistral, qwen2"), "{message}");
+}
+
+/// Rotary scaling of a graph, the same in every block.
+fn scaling(graph: &Graph) -> RopeScaling {
+    let rope = |op: &Op| if let Op::Rope(r) = op { Some(r.scaling.clone()) } else { None };
+    graph.nodes.iter().find_map(|n| rope(&n.op)).unwrap()
+}
+
+#[test]
+fn rotary_factors_of_old_and_new_gguf_files_are_read_as_llama_cpp_reads_them() {
+    let number = |n: f32| GgufValue::F32(n);
+    let text = |s: &str| GgufValue::String(s.to_owned());
+    let (kind, factor, old) =
+        ("llama.rope.scaling.type", "llama.rope.scaling.factor", "llama.rope.scale_linear");
+    for (extra, wanted) in [
+        (vec![], RopeScaling::None),
+        (vec![(old, number(4.0))], RopeScaling::Linear { factor: 4.0 }),
+        (vec![(factor, number(2.0))], RopeScaling::Linear { factor: 2.0 }),
+        (vec![(old, number(4.0)), (factor, number(2.0))], RopeScaling::Linear { factor: 2.0 }),
+        (vec![(kind, text("linear")), (old, number(8.0))], RopeScaling::Linear { factor: 8.0 }),
+        (vec![(kind, text("none")), (factor, number(2.0))], RopeScaling::None),
+        (vec![(kind, text("linear")), (factor, number(1.0))], RopeScaling::None),
+    ] {
+        let dir = TempDir::new().unwrap();
+        let model = open(gguf(&dir.path().join("source"), [2; DEPTH], &extra)).unwrap();
+        assert_eq!(scaling(model.graph().unwrap()), wanted, "{extra:?}");
+    }
+    let dir = TempDir::new().unwrap();
+    let path = gguf(&dir.path().join("source"), [2; DEPTH], &[(kind, text("yarn"))]);
+    let message = open(path).unwrap_err().to_string();
+    assert!(message.contains("`llama.rope.scaling.type` is \"yarn\""), "{message}");
+}
+
+#[test]
+fn a_gguf_with_factor_and_divisors_keeps_both_and_fits_no_config() {
+    let dir = TempDir::new().unwrap();
+    let extra = [("llama.rope.scaling.factor", GgufValue::F32(2.0))];
+    let divisors = [1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5];
+    let model = open(gguf_with_divisors(&dir.path().join("source"), [2; DEPTH], &extra, &divisors)).unwrap();
+    let both = RopeScaling::Divisors { divisors: divisors.iter().map(|d| 2.0 * f64::from(*d)).collect() };
+    assert_eq!(scaling(model.graph().unwrap()), both);
+    let (graph, recipe) = without(&model, &[1]);
+    let refused = check_format(&model, &graph, OutputFormat::Hf).unwrap_err().to_string();
+    assert!(refused.contains("attributes that no config key sets"), "{refused}");
+    let out = save(&model, &graph, &recipe, &options(OutputFormat::Gguf), dir.path().join("out"), &mut quiet)
+        .unwrap();
+    let again = open(out.path.join("model.gguf")).unwrap();
+    assert_eq!(scaling(again.graph().unwrap()), both);
+    assert!(again.left_over().is_empty(), "the table of divisors is read");
+    let kept =
+        save(&model, &graph, &recipe, &options(OutputFormat::Auto), dir.path().join("kept"), &mut quiet)
+            .unwrap();
+    assert_eq!(kept.format, OutputFormat::Pomona);
+    assert_eq!(scaling(open(&kept.path).unwrap().graph().unwrap()), both);
+}
+
+#[test]
+fn tensors_that_the_architecture_does_not_have_are_not_dropped_silently() {
+    let dir = TempDir::new().unwrap();
+    let source = checkpoint(dir.path(), &config("llama"), Encoding::F32, u64::MAX);
+    let plain = std::fs::read(source.join("model.safetensors")).unwrap();
+    for (extra, refused) in [
+        ("model.layers.0.self_attn.rotary_emb.inv_freq", false),
+        ("model.mtp.weight", true),
+        ("score.bias", true),
+    ] {
+        std::fs::write(source.join("model.safetensors"), with_tensor(&plain, extra)).unwrap();
+        let model = open(&source).unwrap();
+        let (graph, recipe) = without(&model, &[1]);
+        let out = dir.path().join("out");
+        let saved = save(&model, &graph, &recipe, &options(OutputFormat::Auto), &out, &mut quiet);
+        if refused {
+            let message = saved.unwrap_err().to_string();
+            let wanted = format!("model.safetensors: tensor `{extra}` is not one that `llama` has");
+            assert!(message.contains(&wanted) && message.contains("--drop-unused"), "{message}");
+            assert!(!out.exists());
+            let o = SaveOptions { drop_unused: true, ..options(OutputFormat::Auto) };
+            let notes = save(&model, &graph, &recipe, &o, &out, &mut quiet).unwrap().notes;
+            assert_eq!(notes, [format!("1 tensor that the model does not read left out: {extra}")]);
+        } else {
+            assert!(saved.unwrap().notes.is_empty());
+        }
+        std::fs::remove_dir_all(&out).unwrap();
+    }
+}
+
+/// A safetensors file with one more tensor of two numbers at its end.
+fn with_tensor(file: &[u8], name: &str) -> Vec<u8> {
+    let size = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
+    let mut header: serde_json::Value = serde_json::from_slice(&file[8..8 + size]).unwrap();
+    let end = (file.len() - 8 - size) as u64;
+    header[name] = json!({"dtype": "F32", "shape": [2], "data_offsets": [end, end + 8]});
+    let header = header.to_string();
+    let mut out = (header.len() as u64).to_le_bytes().to_vec();
+    out.extend(header.as_bytes());
+    out.extend(&file[8 + size..]);
+    out.extend([0; 8]);
+    out
 }

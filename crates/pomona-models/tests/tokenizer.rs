@@ -1,6 +1,6 @@
 //! The tokenizer of a trained model against llama.cpp's ids, and through every file form it can be written in.
 //!
-//! Needs `POMONA_SMOLLM2`, the path of SmolLM2-135M-Instruct as GGUF; goldens: `goldens/tokenizer/` with its scripts.
+//! Needs SmolLM2-135M-Instruct as GGUF (`POMONA_SMOLLM2`, or `scripts/fetch-smollm2.sh target/models`); goldens: `goldens/tokenizer/` with its scripts.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 use std::fs;
@@ -9,11 +9,14 @@ use std::path::PathBuf;
 use pomona_models::tokenizer::{ChatMessage, ChatOptions, Tokenizer, render_template};
 use pomona_store::{Checkpoint, GgufValue};
 
+/// From the file that `POMONA_SMOLLM2` names, or the one that `scripts/test.sh` fetched.
 fn metadata() -> Option<Vec<(String, GgufValue)>> {
-    let Some(path) = std::env::var_os("POMONA_SMOLLM2") else {
-        println!("skipped: POMONA_SMOLLM2 is not set");
+    let fetched = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/models/SmolLM2-135M-Instruct.Q4_1.gguf");
+    let path = std::env::var_os("POMONA_SMOLLM2").map_or_else(|| PathBuf::from(fetched), PathBuf::from);
+    if !path.is_file() {
+        println!("skipped: POMONA_SMOLLM2 is not set and scripts/fetch-smollm2.sh target/models has not run");
         return None;
-    };
+    }
     Some(Checkpoint::open(path).unwrap().gguf_metadata().to_vec())
 }
 
@@ -104,6 +107,55 @@ fn smollm2_spells_a_chat_as_transformers_does() {
         <|im_start|>user\n2 + 2? 😀<|im_end|>\n<|im_start|>assistant\n4<|im_end|>\n<|im_start|>user\n  Why?\n<|im_end|>\n\
         <|im_start|>assistant\n";
     assert_eq!(tokenizer.render_chat(&messages, &options).unwrap(), expected);
+}
+
+#[derive(serde::Deserialize)]
+struct Spelled {
+    text: String,
+    ids: Vec<u32>,
+}
+
+#[test]
+fn smollm2_spells_control_characters_and_odd_spaces_as_the_reference_does() {
+    let Some(metadata) = metadata() else { return };
+    let tokenizer = Tokenizer::from_gguf(&metadata).unwrap();
+    let cases: Vec<Spelled> = golden("smollm2.controls.json");
+    assert_eq!(cases.len(), 240);
+    for case in cases {
+        // Not back to the text: the vocabulary has no token for some of the bytes.
+        assert_eq!(tokenizer.encode(&case.text, false).unwrap(), case.ids, "{:?}", case.text);
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Conversation {
+    messages: Vec<Said>,
+    add_generation_prompt: bool,
+    text: String,
+    ids: Vec<u32>,
+}
+
+#[derive(serde::Deserialize)]
+struct Said {
+    role: String,
+    content: String,
+}
+
+#[test]
+fn smollm2_spells_whole_chats_as_the_reference_does() {
+    let Some(metadata) = metadata() else { return };
+    let tokenizer = Tokenizer::from_gguf(&metadata).unwrap();
+    let chats: Vec<Conversation> = golden("smollm2.chats.json");
+    assert_eq!(chats.len(), 6);
+    for chat in chats {
+        let messages: Vec<_> = chat.messages.iter().map(|m| ChatMessage::new(&m.role, &m.content)).collect();
+        let options =
+            ChatOptions { add_generation_prompt: chat.add_generation_prompt, ..ChatOptions::default() };
+        let text = tokenizer.render_chat(&messages, &options).unwrap();
+        assert_eq!(text, chat.text);
+        // The template writes the special tokens itself.
+        assert_eq!(tokenizer.encode(&text, false).unwrap(), chat.ids, "{text:?}");
+    }
 }
 
 /// llama.cpp's `models/` folder has vocabularies of many families with texts and the ids that they must give.

@@ -17,6 +17,9 @@ pub enum PruneError {
     /// A cost could not be computed.
     #[error(transparent)]
     Cost(#[from] pomona_cost::CostError),
+    /// A score file cannot be written.
+    #[error(transparent)]
+    Store(#[from] pomona_store::StoreError),
     /// A score file is damaged or belongs to something else.
     #[error("{path}: {message}")]
     Scores {

@@ -155,8 +155,7 @@ impl Scores {
 
     /// Writes the file so that a reader sees the old one or the new.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let fail = |message: String| PruneError::Scores { path: path.to_owned(), message };
-        pomona_store::write_atomic(path, self.to_json()?.as_bytes()).map_err(|e| fail(e.to_string()))
+        Ok(pomona_store::write_atomic(path, self.to_json()?.as_bytes())?)
     }
 
     /// Refuses scores of another model, and scores that are not finished.

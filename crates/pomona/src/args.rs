@@ -269,6 +269,9 @@ pub struct WriteOptions {
     /// Replace an existing output when the new one is done
     #[arg(long)]
     pub force: bool,
+    /// Leave out tensors that the architecture does not have
+    #[arg(long)]
+    pub drop_unused: bool,
 }
 
 #[derive(Debug, Args)]

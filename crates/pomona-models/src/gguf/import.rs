@@ -129,17 +129,10 @@ fn config(file: &Checkpoint, meta: &Metadata<'_>, family: &Family) -> Result<Val
             out[ours] = json!(id);
         }
     }
-    match meta.text_or("rope.scaling.type", "none")? {
-        "none" => {}
-        "linear" => {
-            let factor = meta.positive_or("rope.scaling.factor", 1.0)?;
-            out["rope_scaling"] = json!({"rope_type": "linear", "factor": tidy(factor)});
-        }
-        other => {
-            return Err(meta.fault("rope.scaling.type", format!("is \"{other}\"; none and linear are read")));
-        }
-    }
-    if let Some(divisors) = divisors(file, head_dim)?
+    let factor = linear_factor(meta)?;
+    if let Some(factor) = factor {
+        out["rope_scaling"] = json!({"rope_type": "linear", "factor": tidy(factor)});
+    } else if let Some(divisors) = divisors(file, head_dim)?
         && let Some(scaling) = as_llama3(&divisors, out["rope_theta"].as_f64().unwrap_or(1e4))
     {
         out["rope_scaling"] = scaling;
@@ -151,6 +144,21 @@ impl Metadata<'_> {
     fn get_experts(&self) -> Option<usize> {
         self.maybe_size("expert_count").ok().flatten()
     }
+}
+
+/// The factor by which positions are divided; none for 1. As in llama.cpp, a factor without a type means `linear`, and files
+/// from before `rope.scaling` say `rope.scale_linear`.
+fn linear_factor(meta: &Metadata<'_>) -> Result<Option<f64>> {
+    match meta.text_or("rope.scaling.type", "linear")? {
+        "none" => return Ok(None),
+        "linear" => {}
+        other => {
+            return Err(meta.fault("rope.scaling.type", format!("is \"{other}\"; none and linear are read")));
+        }
+    }
+    let old = meta.positive_or("rope.scale_linear", 1.0)?;
+    let factor = meta.positive_or("rope.scaling.factor", old)?;
+    Ok((factor != 1.0).then_some(factor))
 }
 
 fn first(sizes: Option<Vec<usize>>) -> Option<usize> {
@@ -184,7 +192,10 @@ fn describe(file: &Checkpoint, meta: &Metadata<'_>, family: &Family, config: &Va
     d.out_bias = file.get("blk.0.attn_output.bias").is_some();
     d.mlp_bias = file.get("blk.0.ffn_up.bias").is_some();
     if let Some(divisors) = divisors(file, d.head_dim)? {
-        d.rope_scaling = RopeScaling::Divisors { divisors: divisors.into_iter().map(f64::from).collect() };
+        // Both hold where a file has both: positions are divided by the factor and by each divisor.
+        let factor = linear_factor(meta)?.unwrap_or(1.0);
+        let divisors = divisors.into_iter().map(|d| f64::from(d) * factor).collect();
+        d.rope_scaling = RopeScaling::Divisors { divisors };
     }
     Ok(d)
 }

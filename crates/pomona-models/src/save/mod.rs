@@ -24,7 +24,7 @@ use crate::stock::{Loader, StockForm, stock_form};
 use crate::verify::verify_output;
 pub use options::{Figure, OutputFormat, SaveOptions, SavedReport};
 pub(crate) use side::{pretty, set_dtype};
-pub(crate) use weights::Planned;
+pub(crate) use weights::{Planned, carried};
 
 /// Room for headers and the index beside weights, side files and manifest.
 const HEADER_BYTES: u64 = 16 << 20;
@@ -75,6 +75,29 @@ fn component_of<'a>(model: &'a Model, edited: &Graph) -> Result<&'a Component> {
 /// [`ModelError::Unrepresentable`] with the reasons and the format that would do.
 pub fn check_format(model: &Model, edited: &Graph, format: OutputFormat) -> Result<OutputFormat> {
     Ok(choose(model, component_of(model, edited)?, edited, format)?.0)
+}
+
+/// Refuses to leave out tensors that nobody said may go. Costs nothing: said before any work.
+///
+/// # Errors
+/// [`ModelError::Tensor`] with the first of [`Component::left_over`] and their number.
+pub fn check_unused(model: &Model, drop_unused: bool) -> Result<()> {
+    for component in model.components.iter().filter(|_| !drop_unused) {
+        let left_over = component.left_over();
+        let Some(first) = left_over.first() else { continue };
+        let more = match left_over.len() - 1 {
+            0 => String::new(),
+            n => format!("(and {n} more, which `pomona inspect` lists) "),
+        };
+        let message = format!(
+            "{more}is not one that `{}` has: the output would lack what it does; --drop-unused leaves it out",
+            component.architecture
+        );
+        let info = component.checkpoint.as_ref().and_then(|c| c.get(first));
+        let file = info.map_or(component.path.as_path(), |t| t.file.as_path());
+        return Err(crate::error::tensor_error(file, first, message));
+    }
+    Ok(())
 }
 
 fn choose(
@@ -134,6 +157,7 @@ pub fn save(
     out: impl AsRef<Path>,
     progress: &mut Progress<'_>,
 ) -> Result<SavedReport> {
+    check_unused(model, options.drop_unused)?;
     let target = component_of(model, edited)?;
     let (format, form) = choose(model, target, edited, options.format)?;
     let mut parts = Vec::with_capacity(model.components.len());

@@ -43,6 +43,8 @@ pub struct SaveOptions {
     pub shard_size: u64,
     /// An existing output is replaced, atomically.
     pub force: bool,
+    /// Tensors that the graph does not read ([`Model::left_over`](crate::Model::left_over)) are left out instead of refused.
+    pub drop_unused: bool,
     /// The plan that made the edited graph, recorded in the output's lineage and card.
     pub plan: Option<Plan>,
     /// Measurements for the card.
@@ -56,6 +58,7 @@ impl Default for SaveOptions {
             dtype: None,
             shard_size: 5_000_000_000,
             force: false,
+            drop_unused: false,
             plan: None,
             figures: Vec::new(),
         }

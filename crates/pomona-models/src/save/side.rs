@@ -12,7 +12,7 @@ use super::weights::{Planned, carried, main_encoding};
 use crate::error::{Result, file_error};
 use crate::families::Known;
 use crate::gguf;
-use crate::model::Model;
+use crate::model::{Model, is_computed};
 use crate::open::{CONFIG, MANIFEST};
 use crate::pipeline::has_weights;
 use crate::tokenizer::Tokenizer;
@@ -54,9 +54,7 @@ pub(super) fn collect(
     options: &SaveOptions,
 ) -> Result<Side> {
     let mut side = Side { files: Vec::new(), gguf: Vec::new(), notes: Vec::new() };
-    for part in parts.iter().filter(|_| format != OutputFormat::Gguf) {
-        side.notes.extend(left_out(part));
-    }
+    side.notes.extend(parts.iter().filter_map(|part| left_out(part, format)));
     if let (OutputFormat::Gguf, [part]) = (format, parts)
         && let Some(form) = &part.form
     {
@@ -87,16 +85,15 @@ pub(super) fn collect(
 }
 
 /// Tensors that the graph does not read are not part of the output.
-fn left_out(part: &Part<'_>) -> Option<String> {
-    let carried: Vec<&str> = carried(part.component, &part.graph).collect();
-    let left: Vec<&str> =
-        part.component.unused.iter().map(String::as_str).filter(|n| !carried.contains(n)).collect();
-    if left.is_empty() {
-        return None;
-    }
+fn left_out(part: &Part<'_>, format: OutputFormat) -> Option<String> {
+    let carries = format != OutputFormat::Gguf;
+    let carried: Vec<&str> = carried(part.component, &part.graph).filter(|_| carries).collect();
+    let unused = part.component.unused.iter().map(String::as_str);
+    let left: Vec<&str> = unused.filter(|n| !is_computed(n) && !carried.contains(n)).collect();
     let more = if left.len() > 3 { ", ..." } else { "" };
-    let first = left.iter().take(3).copied().collect::<Vec<_>>().join(", ");
-    Some(format!("{} tensors that the model does not read are left out: {first}{more}", left.len()))
+    let names = left.iter().take(3).copied().collect::<Vec<_>>().join(", ");
+    let what = if left.len() == 1 { "1 tensor" } else { &format!("{} tensors", left.len()) };
+    (!left.is_empty()).then(|| format!("{what} that the model does not read left out: {names}{more}"))
 }
 
 pub(crate) fn pretty(value: &Value) -> Vec<u8> {

@@ -107,7 +107,7 @@ pub(super) fn safetensors(
 
 /// Tensors that the graph does not read but stock loaders may ask for: counters and index tables beside the weights of an
 /// operator that is still there.
-pub(super) fn carried<'a>(component: &'a Component, edited: &'a Graph) -> impl Iterator<Item = &'a str> {
+pub(crate) fn carried<'a>(component: &'a Component, edited: &'a Graph) -> impl Iterator<Item = &'a str> {
     let stays = |name: &str| {
         let module = name.rsplit_once('.').map_or("", |(module, _)| module);
         edited.nodes.iter().any(|n| n.path == module)

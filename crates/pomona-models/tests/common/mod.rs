@@ -97,6 +97,16 @@ fn gguf_bytes(spec: &TensorSpec, seed: u8) -> Vec<u8> {
 
 /// A llama GGUF of four blocks with quantised matrices; `extra` metadata goes last.
 pub fn gguf(path: &Path, kv: [usize; DEPTH], extra: &[(&str, GgufValue)]) -> PathBuf {
+    gguf_with_divisors(path, kv, extra, &[])
+}
+
+/// The same with a table of rotary divisors.
+pub fn gguf_with_divisors(
+    path: &Path,
+    kv: [usize; DEPTH],
+    extra: &[(&str, GgufValue)],
+    divisors: &[f32],
+) -> PathBuf {
     let int = |n: u32| GgufValue::U32(n);
     let mut meta: Vec<(String, GgufValue)> = [
         ("general.architecture", GgufValue::String("llama".into())),
@@ -135,11 +145,16 @@ pub fn gguf(path: &Path, kv: [usize; DEPTH], extra: &[(&str, GgufValue)]) -> Pat
         }
     }
     specs.push(spec("output_norm.weight".into(), Encoding::F32, &[64]));
+    if !divisors.is_empty() {
+        specs.push(spec("rope_freqs.weight".into(), Encoding::F32, &[divisors.len()]));
+    }
     let mut out = OutputDir::create(path, &OutputOptions::default()).unwrap();
     let mut sink = GgufWriter::new(&mut out, "small.gguf", &meta, specs.clone()).unwrap();
     for (i, s) in specs.iter().enumerate() {
         assert!(sink.begin(i).unwrap());
-        sink.write(&gguf_bytes(s, i as u8)).unwrap();
+        let table: Vec<u8> = divisors.iter().flat_map(|d| d.to_le_bytes()).collect();
+        let is_table = s.name == "rope_freqs.weight";
+        sink.write(&if is_table { table } else { gguf_bytes(s, i as u8) }).unwrap();
         sink.end().unwrap();
     }
     sink.finish().unwrap();

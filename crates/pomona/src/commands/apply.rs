@@ -54,6 +54,7 @@ pub fn options(write: &WriteOptions, plan: Option<Plan>, figures: Vec<Figure>) -
         dtype: write.dtype.map(super::encoding),
         shard_size: write.shard_size.max(1 << 20),
         force: write.force,
+        drop_unused: write.drop_unused,
         plan,
         figures,
     }

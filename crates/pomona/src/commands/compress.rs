@@ -16,6 +16,7 @@ pub fn run(a: &Compress, ui: &Ui) -> Result<()> {
     if a.write.out.exists() && !a.write.force {
         bail!("{} exists: choose another name, or --force to replace it", a.write.out.display());
     }
+    pomona_models::check_unused(&model, a.write.drop_unused)?;
     let scores_path = beside(&a.write.out, "scores.json");
     let (plan, kept) = match (a.method.bk_sdm(), &a.target) {
         (Some(variant), None) => (super::plan::structural(&model, variant, a.component.as_deref())?, None),
