@@ -127,7 +127,7 @@ impl Scores {
     /// Reads a score file.
     pub fn read(path: &Path) -> Result<Scores> {
         let fail = |message: String| PruneError::Scores { path: path.to_owned(), message };
-        let text = std::fs::read_to_string(path).map_err(|e| fail(e.to_string()))?;
+        let text = std::fs::read_to_string(path).map_err(|e| fail(format!("cannot be read: {e}")))?;
         #[derive(Deserialize)]
         struct Head {
             version: u32,

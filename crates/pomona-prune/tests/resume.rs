@@ -145,7 +145,7 @@ fn state_of_other_settings_is_not_used() {
     let other = Case { unit: UnitKind::Sublayer, ..case(Criterion::Taylor) };
     other.run(&model, &out, 9).unwrap_err();
     let refused = case(Criterion::Taylor).run(&model, &out, 9).unwrap_err().to_string();
-    assert!(refused.contains("other settings"), "{refused}");
+    assert!(refused.contains("made with other settings (unit \"sublayer\", not \"block\")"), "{refused}");
     // The score file is gone, the hidden state is not.
     std::fs::remove_file(&out).unwrap();
     case(Criterion::Taylor).run(&model, &out, usize::MAX).unwrap();

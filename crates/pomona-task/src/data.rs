@@ -37,7 +37,7 @@ impl TextRange {
     /// The lines of the range, without their ends. Refuses a file that is not UTF-8 and a range past its end.
     pub fn read(&self) -> Result<Vec<String>> {
         let fail = |message: String| TaskError::Data { path: self.path.clone(), message };
-        let bytes = std::fs::read(&self.path).map_err(|e| fail(e.to_string()))?;
+        let bytes = std::fs::read(&self.path).map_err(|e| fail(format!("cannot be read: {e}")))?;
         let text = String::from_utf8(bytes).map_err(|e| {
             fail(format!("is not UTF-8 text (byte {}): give a plain text file", e.utf8_error().valid_up_to()))
         })?;

@@ -15,7 +15,7 @@ pub fn is_token_file(path: &Path) -> bool {
 /// The windows under a key. All must have one length of at least two, and ids below `vocab`.
 pub fn token_windows(path: &Path, key: &str, vocab: usize) -> Result<Windows> {
     let fail = |message: String| TaskError::Data { path: path.to_owned(), message };
-    let text = std::fs::read_to_string(path).map_err(|e| fail(e.to_string()))?;
+    let text = std::fs::read_to_string(path).map_err(|e| fail(format!("cannot be read: {e}")))?;
     let parse = |e: serde_json::Error| fail(format!("is not a file of token windows: {e}"));
     let mut all: BTreeMap<String, Vec<Vec<u32>>> = serde_json::from_str(&text).map_err(parse)?;
     let names: Vec<String> = all.keys().cloned().collect();

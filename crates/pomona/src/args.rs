@@ -127,10 +127,10 @@ pub struct ScoreOptions {
     #[arg(long)]
     pub data: Option<TextRange>,
     /// Windows of calibration text
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 10, value_parser = at_least::<1>)]
     pub samples: usize,
     /// Tokens of each
-    #[arg(long, default_value_t = 128)]
+    #[arg(long, default_value_t = 128, value_parser = at_least::<2>)]
     pub tokens: usize,
     /// Seed of whatever is random
     #[arg(long, default_value_t = 1234)]
@@ -156,6 +156,11 @@ pub struct ScoreOptions {
     /// Keep the state of the run beside its file this often at most, for a killed one to go on from
     #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = duration)]
     pub save_every: Duration,
+}
+
+fn at_least<const LEAST: usize>(s: &str) -> Result<usize, String> {
+    let number = s.parse::<usize>().ok().filter(|n| *n >= LEAST);
+    number.ok_or_else(|| format!("`{s}`: a whole number from {LEAST} was expected"))
 }
 
 fn duration(s: &str) -> Result<Duration, String> {
@@ -347,10 +352,10 @@ pub struct Eval {
     #[arg(long, conflicts_with = "data")]
     pub text_from: Option<PathBuf>,
     /// Windows, evenly spaced over the text; all without it
-    #[arg(long)]
+    #[arg(long, value_parser = at_least::<1>)]
     pub windows: Option<usize>,
     /// Tokens of a window
-    #[arg(long, default_value_t = 512)]
+    #[arg(long, default_value_t = 512, value_parser = at_least::<2>)]
     pub tokens: usize,
     /// Seed of text that the model writes
     #[arg(long, default_value_t = 4321)]

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use pomona_exec::Device;
+use pomona_graph::Plan;
 use pomona_models::tokenizer::Tokenizer;
 use pomona_models::{Component, Model, SourceKind, open};
 use pomona_task::{
@@ -23,7 +24,7 @@ pub fn tokenizer(model: &Model) -> Result<Tokenizer> {
     Ok(match gguf {
         Some(c) => Tokenizer::from_gguf(c.gguf_metadata())?,
         None if model.source == SourceKind::Config => {
-            anyhow::bail!("a bare config has no tokenizer: give a model")
+            anyhow::bail!("{}: is a bare config, without a tokenizer: give a model", model.path.display())
         }
         None => Tokenizer::from_dir(&model.path)?,
     })
@@ -134,7 +135,19 @@ pub fn encode(tokenizer: &Tokenizer, text: &str) -> pomona_task::Result<Vec<u32>
 
 /// Opens a model; the message names the path.
 pub fn open_model(path: &Path) -> Result<Model> {
-    open(path).with_context(|| format!("cannot open {}", path.display()))
+    let name = path.display().to_string();
+    open(path).map_err(|e| {
+        let named = e.to_string().contains(&name);
+        let error = anyhow::Error::from(e);
+        if named { error } else { error.context(name) }
+    })
+}
+
+/// Reads a plan; the message names the file.
+pub fn read_plan(path: &Path) -> Result<Plan> {
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("{}: cannot be read", path.display()))?;
+    Plan::from_json(&text).with_context(|| path.display().to_string())
 }
 
 /// The component that a command is about: the named one, the only one, or a pipeline's denoising network.

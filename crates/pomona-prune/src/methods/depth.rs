@@ -130,23 +130,37 @@ fn part(unit: &Unit) -> Part {
 fn continued(path: &Path, fresh: Scores) -> Result<Scores> {
     let found = Scores::read(path)?;
     let fail = |what: &str| {
-        let message =
-            format!("holds scores with other {what}: choose another file, or remove it to score anew");
+        let message = format!("was made {what}: choose another file, or remove it to score anew");
         Err(PruneError::Scores { path: path.to_owned(), message })
     };
     if found.fingerprint != fresh.fingerprint {
-        return fail("model");
+        return fail("for another model (its fingerprint differs)");
     }
     if found.settings != fresh.settings {
-        return fail("settings");
+        return fail(&format!("with other settings ({})", differing(&found.settings, &fresh.settings)));
     }
     if found.data.as_ref().map(|d| &d.fingerprint) != fresh.data.as_ref().map(|d| &d.fingerprint) {
-        return fail("calibration data");
+        return fail("on other calibration data");
     }
     if found.tool != fresh.tool {
-        return fail("program version");
+        return fail(&format!("by another version ({}, this is {})", found.tool, fresh.tool));
     }
     Ok(found)
+}
+
+/// `protect [1,1], not [4,2]` for each setting that differs.
+fn differing(found: &Settings, asked: &Settings) -> String {
+    let map = |s: &Settings| match serde_json::to_value(s) {
+        Ok(serde_json::Value::Object(map)) => map,
+        _ => serde_json::Map::new(),
+    };
+    let (found, asked) = (map(found), map(asked));
+    let keys: std::collections::BTreeSet<&String> = found.keys().chain(asked.keys()).collect();
+    let show = |v: Option<&serde_json::Value>| v.map_or("none".to_owned(), ToString::to_string);
+    let all = keys.into_iter().filter(|k| found.get(*k) != asked.get(*k));
+    all.map(|k| format!("{k} {}, not {}", show(found.get(k)), show(asked.get(k))))
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 struct Run<'r, 'a, 'p> {

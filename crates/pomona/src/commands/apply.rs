@@ -2,18 +2,18 @@
 
 use anyhow::{Context, Result};
 use pomona_graph::{Plan, apply};
-use pomona_models::{Figure, Model, SaveOptions, SavedReport, save};
+use pomona_models::{Model, SaveOptions, SavedReport, save};
 use pomona_report::units;
 
 use crate::args::{Apply, WriteOptions};
-use crate::context::open_model;
+use crate::context::{open_model, read_plan};
 use crate::ui::Ui;
 
 pub fn run(a: &Apply, ui: &Ui) -> Result<()> {
     let model = open_model(&a.model)?;
-    let text =
-        std::fs::read_to_string(&a.plan).with_context(|| format!("cannot read {}", a.plan.display()))?;
-    let plan = Plan::from_json(&text).with_context(|| a.plan.display().to_string())?;
+    model.components.iter().try_for_each(|c| c.weights("applying a plan").map(|_| ()))?;
+    let plan = read_plan(&a.plan)?;
+    model.check_plan(&plan).with_context(|| a.plan.display().to_string())?;
     let saved = apply_plan(&model, &plan, &a.write, ui)?;
     ui.result(&document(&saved), || describe(&saved))
 }
@@ -22,22 +22,7 @@ pub fn run(a: &Apply, ui: &Ui) -> Result<()> {
 pub fn apply_plan(model: &Model, plan: &Plan, write: &WriteOptions, ui: &Ui) -> Result<SavedReport> {
     let component = model.planned(plan)?;
     let (edited, recipe) = apply(&component.graph, &plan.edits)?;
-    let line = |name: &str, show: fn(u64) -> String, before: u64, after: u64| Figure {
-        name: name.to_owned(),
-        before: show(before),
-        after: show(after),
-    };
-    let figures = vec![
-        line("parameters", units::exact, plan.before.parameters, plan.after.parameters),
-        line("MACs of the default input", units::operations, plan.before.macs, plan.after.macs),
-        line(
-            "bytes of the weights as in the source",
-            units::bytes,
-            plan.before.weight_bytes,
-            plan.after.weight_bytes,
-        ),
-    ];
-    let options = options(write, Some(plan.clone()), figures);
+    let options = options(write, Some(plan.clone()));
     let bar = ui.byte_bar("writing");
     let saved = save(model, &edited, &recipe, &options, &write.out, &mut |done, total| {
         bar.set_length(total);
@@ -48,7 +33,7 @@ pub fn apply_plan(model: &Model, plan: &Plan, write: &WriteOptions, ui: &Ui) -> 
 }
 
 /// Save options of the command line.
-pub fn options(write: &WriteOptions, plan: Option<Plan>, figures: Vec<Figure>) -> SaveOptions {
+pub fn options(write: &WriteOptions, plan: Option<Plan>) -> SaveOptions {
     SaveOptions {
         format: super::output_format(write.format),
         dtype: write.dtype.map(super::encoding),
@@ -56,7 +41,7 @@ pub fn options(write: &WriteOptions, plan: Option<Plan>, figures: Vec<Figure>) -
         force: write.force,
         drop_unused: write.drop_unused,
         plan,
-        figures,
+        ..SaveOptions::default()
     }
 }
 

@@ -14,7 +14,7 @@ use crate::ui::Ui;
 pub fn run(a: &Compress, ui: &Ui) -> Result<()> {
     let model = open_model(&a.model)?;
     if a.write.out.exists() && !a.write.force {
-        bail!("{} exists: choose another name, or --force to replace it", a.write.out.display());
+        bail!("{}: exists: choose another name, or --force to replace it", a.write.out.display());
     }
     pomona_models::check_unused(&model, a.write.drop_unused)?;
     let scores_path = beside(&a.write.out, "scores.json");

@@ -28,13 +28,15 @@ pub fn run(a: &Explain, ui: &Ui) -> Result<()> {
             text + ".\n"
         });
     }
-    match why_not(graph, &a.part) {
+    let inside = |path: &str| path.strip_prefix(&a.part).is_some_and(|r| r.is_empty() || r.starts_with('.'));
+    let there = graph.nodes.iter().any(|n| inside(&n.path)) || graph.tensors.iter().any(|t| inside(&t.name));
+    match why_not(graph, &a.part).filter(|_| there) {
         Some(reason) => {
             let document = serde_json::json!({"path": a.part, "removable": false, "reason": reason});
             ui.result(&document, || format!("{reason}\n"))
         }
         None => bail!(
-            "`{}` has no part `{}`; `pomona inspect --depth 4` lists its parts",
+            "{}: has no part `{}`; `pomona inspect --depth 4` lists its parts",
             a.model.display(),
             a.part
         ),

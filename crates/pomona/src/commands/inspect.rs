@@ -1,21 +1,31 @@
 //! `pomona inspect`.
 
-use anyhow::Result;
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Result, bail};
 use pomona_cost::{BlockSpec, CostOptions, CostReport, cost, decode_bindings, default_bindings, roofline};
-use pomona_graph::{Bindings, Graph, Plan, apply, blocks, diff, regions};
+use pomona_graph::{Bindings, Graph, apply, blocks, diff, regions};
 use pomona_models::{Component, Model};
 use pomona_report::{InspectOptions, TreeOptions, compare, inspect, removal};
 
 use crate::args::Inspect;
-use crate::context::{cost_device, open_model};
+use crate::context::{cost_device, open_model, read_plan};
 use crate::ui::Ui;
+
+/// Tensors without a place that are listed one by one.
+const LISTED: usize = 8;
 
 pub fn run(a: &Inspect, ui: &Ui) -> Result<()> {
     let model = open_model(&a.model)?;
     let given: Bindings = a.input.iter().cloned().collect();
+    let known: BTreeSet<String> = model.components.iter().flat_map(|c| c.graph.symbols()).collect();
+    if let Some(name) = given.keys().find(|n| !known.contains(n.as_str())) {
+        let known: Vec<&str> = known.iter().map(String::as_str).collect();
+        bail!("--input: `{name}` is no size of this model; it has {}", known.join(", "));
+    }
     if let Some(path) = &a.plan {
-        let plan = Plan::from_json(&std::fs::read_to_string(path)?)?;
-        let component = model.planned(&plan)?;
+        let plan = read_plan(path)?;
+        let component = model.planned(&plan).with_context(|| path.display().to_string())?;
         let (edited, _) = apply(&component.graph, &plan.edits)?;
         let before = report(&component.graph, &component.architecture, &given)?;
         let after = report(&edited, &component.architecture, &given)?;
@@ -70,6 +80,10 @@ fn one(component: &Component, a: &Inspect, given: &Bindings, ui: &Ui) -> Result<
     }
     let groups = if a.groups { regions(graph) } else { Vec::new() };
     let mut document = serde_json::to_value(&dense)?;
+    let left_over = component.left_over();
+    if !left_over.is_empty() {
+        document["unused"] = serde_json::json!(left_over);
+    }
     if a.groups {
         document["regions"] = groups
             .iter()
@@ -88,6 +102,13 @@ fn one(component: &Component, a: &Inspect, given: &Bindings, ui: &Ui) -> Result<
     let mut text = inspect(&dense, &options);
     for r in &groups {
         text += &format!("{}  {} -> {}  ({} parameters)\n", r.path, r.from.0, r.to.0, r.parameters);
+    }
+    if !left_over.is_empty() {
+        let more = left_over.len().saturating_sub(LISTED);
+        let rest = if more > 0 { format!(", and {more} more (all in --json)") } else { String::new() };
+        let names: Vec<&str> = left_over.iter().take(LISTED).copied().collect();
+        let kind = &component.architecture;
+        text += &format!("\nnot read, `{kind}` has no such tensors: {}{rest}\n", names.join(", "));
     }
     Ok((document, text))
 }

@@ -18,7 +18,7 @@ use crate::ui::Ui;
 pub fn run(a: &PlanArgs, ui: &Ui) -> Result<()> {
     let model = open_model(&a.model)?;
     if a.out.exists() && !a.force {
-        bail!("{} exists: choose another name, or --force to replace it", a.out.display());
+        bail!("{}: exists: choose another name, or --force to replace it", a.out.display());
     }
     let plan = match (a.method.bk_sdm(), &a.scores, &a.target) {
         (Some(variant), None, None) => structural(&model, variant, a.component.as_deref())?,

@@ -8,7 +8,7 @@ use pomona_exec::Device;
 use pomona_models::Model;
 use pomona_prune::methods::depth::{self, Scoring};
 use pomona_prune::{Criterion, Scores, Settings, units};
-use pomona_task::{ModelWeights, NextToken, Objective};
+use pomona_task::{ModelWeights, NextToken, Objective, Residence};
 
 use crate::args::{Score, ScoreOptions};
 use crate::context::{TOOL, activation_bytes, calibration, objective as next_token, open_model, residence};
@@ -46,7 +46,12 @@ pub fn score(
     let device = Device::by_name(&options.run_on)?;
     let (parts, _) = units(graph, options.unit)?;
     let activations = activation_bytes(model, options.samples, options.tokens, parts.len());
-    let residence = residence(model.only()?, options.streamed, activations, ui)?;
+    let residence = match criterion {
+        Criterion::Random => Residence::Streamed,
+        // Each part is read once: keeping all of them would serve nothing.
+        Criterion::Magnitude => residence(model.only()?, true, 0, ui)?,
+        _ => residence(model.only()?, options.streamed, activations, ui)?,
+    };
     let weights = ModelWeights::new(model.only()?, &device, residence);
     let objective: Option<NextToken> = match criterion.needs_data() {
         true => {

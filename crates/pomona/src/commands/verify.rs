@@ -11,19 +11,22 @@ use pomona_task::{ModelWeights, run_through, smallest_feeds};
 use serde_json::json;
 
 use crate::args::Verify;
-use crate::context::{activation_bytes, open_model, residence};
+use crate::context::{activation_bytes, open_model, read_plan, residence};
 use crate::ui::Ui;
 
 /// Rows of a tensor that are compared at a time, in elements.
 const CHUNK: usize = 4 << 20;
 
 pub fn run(a: &Verify, ui: &Ui) -> Result<()> {
+    if !a.output.exists() {
+        bail!("{}: does not exist: give a directory that pomona wrote", a.output.display());
+    }
     let output = verify_output(&a.output)?;
     let compared = match (&a.against, &a.plan) {
         (Some(model), Some(plan)) => {
-            let text =
-                std::fs::read_to_string(plan).with_context(|| format!("cannot read {}", plan.display()))?;
-            Some(against(&output, &open_model(model)?, &Plan::from_json(&text)?, ui)?)
+            let (model, read) = (open_model(model)?, read_plan(plan)?);
+            model.check_plan(&read).with_context(|| plan.display().to_string())?;
+            Some(against(&output, &model, &read, ui)?)
         }
         _ => None,
     };
