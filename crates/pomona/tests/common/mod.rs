@@ -123,6 +123,7 @@ pub fn filters() -> Vec<(&'static str, &'static str)> {
     vec![
         (r"\d+(\.\d+)? tokens/s(\)| \()", "[RATE] tokens/s$2"),
         (r#""(seconds|tokens_per_second|prompt_tokens_per_second)": [\d.e+-]+"#, r#""$1": "[TIME]""#),
+        (r"known are [^\n;]*", "known are [NAMES]"),
         (r"scored in [\d.]+ \w+", "scored in [TIME]"),
         (r"\), [\d.]+ s\n", "), [TIME]\n"),
         (r"pomona 0\.\d+\.\d+", "pomona [VERSION]"),
