@@ -68,7 +68,10 @@ fn costs(table: &mut Table, a: &Cost, b: &Cost) {
     };
     line("parameters", exact, a.parameters, b.parameters);
     line("weights", bytes, a.weight_bytes, b.weight_bytes);
-    line("MACs", operations, a.macs, b.macs);
+    // None are known of a model without a computation; nobody should read that as none at all.
+    if a.macs > 0 {
+        line("MACs", operations, a.macs, b.macs);
+    }
 }
 
 fn add(table: &mut Table, measures: &[Measure]) {

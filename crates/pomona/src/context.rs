@@ -133,6 +133,20 @@ pub fn encode(tokenizer: &Tokenizer, text: &str) -> pomona_task::Result<Vec<u32>
     tokenizer.encode(text, true).map_err(|e| pomona_task::TaskError::Unfit(e.to_string()))
 }
 
+/// Refuses what needs a forward pass where there is none.
+pub fn check_runs(model: &Model) -> Result<()> {
+    if model.is_opaque() {
+        anyhow::bail!(
+            "{}: `{}` opens as an opaque model, whose computation is not known: it can be inspected, and cut by --criterion \
+             magnitude or random; known are {}",
+            model.path.display(),
+            model.architecture,
+            pomona_models::known_types().join(", ")
+        );
+    }
+    Ok(())
+}
+
 /// Opens a model; the message names the path.
 pub fn open_model(path: &Path) -> Result<Model> {
     let name = path.display().to_string();

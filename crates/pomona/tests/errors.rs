@@ -135,6 +135,49 @@ fn targets_outputs_and_plans_that_do_not_fit_end_with_1() {
 }
 
 #[test]
+fn a_model_of_an_unknown_type_is_cut_but_not_run() {
+    let folder = Folder::new();
+    let config = folder.read("model/config.json").replace("\"llama\"", "\"pomology\"");
+    folder.write("model/config.json", &config);
+    let commands: &[&[&str]] = &[
+        &["score", "model", "--criterion", "perplexity", "-o", "s.json"],
+        &["generate", "model", "--prompt", "he"],
+        &["eval", "model", "--task", "perplexity"],
+        &["score", "model", "--criterion", "magnitude", "-o", "s.json"],
+        &["plan", "model", "--scores", "s.json", "--target", "macs=70%", "-o", "p.json"],
+        &["plan", "model", "--scores", "s.json", "--target", "blocks=1", "-o", "p.json"],
+        &["apply", "model", "--plan", "p.json", "-o", "out"],
+        &["verify", "out", "--against", "model", "--plan", "p.json"],
+        &["apply", "model", "--plan", "p.json", "-o", "gguf", "--format", "gguf"],
+    ];
+    all(&folder, "opaque", commands);
+    assert_eq!(folder.json("out/config.json")["num_hidden_layers"], 7);
+}
+
+#[test]
+fn a_snapshot_of_a_hub_cache_is_read_through_its_links() {
+    let folder = Folder::new();
+    std::fs::create_dir_all(folder.path("hub/blobs")).unwrap();
+    std::fs::create_dir_all(folder.path("hub/snapshots/abc")).unwrap();
+    for name in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
+        std::fs::rename(folder.path("model").join(name), folder.path("hub/blobs").join(name)).unwrap();
+        let link = folder.path("hub/snapshots/abc").join(name);
+        std::os::unix::fs::symlink(format!("../../blobs/{name}"), link).unwrap();
+    }
+    let snapshot = "hub/snapshots/abc";
+    folder.ok(&["score", snapshot, "--criterion", "magnitude", "-o", "s.json"]);
+    folder.ok(&["plan", snapshot, "--scores", "s.json", "--target", "blocks=1", "-o", "p.json"]);
+    folder.ok(&["apply", snapshot, "--plan", "p.json", "-o", "out"]);
+    folder.ok(&["verify", "out", "--against", snapshot, "--plan", "p.json"]);
+    assert!(std::fs::symlink_metadata(folder.path("out/tokenizer.json")).unwrap().is_file());
+    let done = folder.run(&["apply", snapshot, "--plan", "p.json", "-o", "hub/blobs", "--force"]);
+    assert!(
+        String::from_utf8(done.stderr).unwrap().contains("overlaps the source"),
+        "links do not hide the source"
+    );
+}
+
+#[test]
 fn inspect_of_a_directory_checks_its_index_and_headers() {
     let folder = Folder::bare();
     let mut large = config();

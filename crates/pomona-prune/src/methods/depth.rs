@@ -386,6 +386,12 @@ pub fn plan(on: &Planning<'_>) -> Result<Plan> {
     let k = match on.goal {
         Goal::Blocks(n) if *n > most => return Err(too_few(on, most, &format!("{n} parts were asked for"))),
         Goal::Blocks(n) => *n,
+        Goal::Macs(_) | Goal::Latency { .. } if on.graph.nodes.is_empty() => {
+            return Err(PruneError::Unfit(format!(
+                "{}: the computation of an opaque model is not known: aim at blocks, params or memory",
+                on.goal
+            )));
+        }
         goal => {
             let bound = bound(goal, &dense, on.device)?;
             let mut k = 0;

@@ -10,7 +10,7 @@ use pomona_task::{is_token_file, token_windows};
 
 use crate::args::{Eval, Task};
 use crate::context::{
-    activation_bytes, encode, objective, open_model, own_text, residence, tokenizer, vocabulary,
+    activation_bytes, check_runs, encode, objective, open_model, own_text, residence, tokenizer, vocabulary,
 };
 use crate::ui::Ui;
 
@@ -20,6 +20,7 @@ const OWN_WINDOWS: usize = 16;
 pub fn run(a: &Eval, ui: &Ui) -> Result<()> {
     let Task::Perplexity = a.task;
     let model = open_model(&a.model)?;
+    check_runs(&model)?;
     let device = Device::cpu();
     let windows = windows(a, &model, &device, ui)?;
     let residence = residence(model.only()?, false, activation_bytes(&model, 1, a.tokens, 0), ui)?;

@@ -6,11 +6,12 @@ use pomona_models::tokenizer::{ChatMessage, ChatOptions};
 use pomona_task::{Choice, Decoding, ModelWeights, TaskError, generate};
 
 use crate::args::Generate;
-use crate::context::{activation_bytes, open_model, residence, tokenizer};
+use crate::context::{activation_bytes, check_runs, open_model, residence, tokenizer};
 use crate::ui::Ui;
 
 pub fn run(a: &Generate, ui: &Ui) -> Result<()> {
     let model = open_model(&a.model)?;
+    check_runs(&model)?;
     let tokenizer = tokenizer(&model)?;
     let ids = if a.chat {
         let options = ChatOptions { add_generation_prompt: true, ..ChatOptions::default() };

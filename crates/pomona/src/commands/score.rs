@@ -11,7 +11,9 @@ use pomona_prune::{Criterion, Scores, Settings, units};
 use pomona_task::{ModelWeights, NextToken, Objective, Residence};
 
 use crate::args::{Score, ScoreOptions};
-use crate::context::{TOOL, activation_bytes, calibration, objective as next_token, open_model, residence};
+use crate::context::{
+    TOOL, activation_bytes, calibration, check_runs, objective as next_token, open_model, residence,
+};
 use crate::ui::Ui;
 
 pub fn run(a: &Score, ui: &Ui) -> Result<()> {
@@ -42,6 +44,9 @@ pub fn score(
     if criterion != Criterion::Random {
         model.weights("scoring")?;
     }
+    if criterion.needs_data() {
+        check_runs(model)?;
+    }
     let graph = model.graph()?;
     let device = Device::by_name(&options.run_on)?;
     let (parts, _) = units(graph, options.unit)?;
@@ -55,12 +60,6 @@ pub fn score(
     let weights = ModelWeights::new(model.only()?, &device, residence);
     let objective: Option<NextToken> = match criterion.needs_data() {
         true => {
-            if model.is_opaque() {
-                bail!(
-                    "`{}` opens as an opaque model, which cannot be run; use --criterion magnitude or random",
-                    model.architecture
-                );
-            }
             let size = (options.samples, options.tokens, options.seed);
             let windows = calibration(model, &weights, &device, options.data.as_ref(), size, ui)?;
             Some(next_token(windows)?)
