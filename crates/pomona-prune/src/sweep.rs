@@ -45,6 +45,9 @@ pub struct SweepLosses {
 /// Name of a sweep's state.
 const SWEEP: &str = "sweep";
 
+/// Sum and count of each sample.
+type PackedLosses = Vec<(f64, usize)>;
+
 /// How far a sweep is: parts passed, the variants under way (the whole model first, as none), losses of finished ones.
 #[derive(Serialize, Deserialize)]
 struct At {
@@ -54,7 +57,7 @@ struct At {
     parts: usize,
     steps: usize,
     open: Vec<Option<usize>>,
-    losses: Vec<(Option<usize>, Vec<(f64, usize)>)>,
+    losses: Vec<(Option<usize>, PackedLosses)>,
 }
 
 impl At {
