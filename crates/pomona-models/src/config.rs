@@ -193,6 +193,11 @@ impl<'a> Fields<'a> {
         Ok(Some(Fields { path: self.path.clone(), prefix: format!("{}{key}.", self.prefix), map }))
     }
 
+    /// Number of keys.
+    pub(crate) fn len(&self) -> usize {
+        self.map.len()
+    }
+
     /// Whether any value of the object is an object itself.
     pub(crate) fn is_nested(&self) -> bool {
         self.map.values().any(Value::is_object)

@@ -17,7 +17,11 @@ pub(crate) const DEPTH_KEYS: &[&str] = &[
 
 /// Keys whose arrays are lists of something else, however long they are.
 fn is_other_list(key: &str) -> bool {
-    key.ends_with("_token_id") || key.ends_with("_token_ids") || matches!(key, "architectures" | "auto_map")
+    let sides = ["image_size", "img_size", "patch_size", "input_size", "mean", "std"];
+    key.ends_with("_token_id")
+        || key.ends_with("_token_ids")
+        || matches!(key, "architectures" | "auto_map")
+        || sides.contains(&key)
 }
 
 /// The known depth keys that have this value.

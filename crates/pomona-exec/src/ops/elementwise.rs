@@ -5,7 +5,7 @@ use pomona_graph::{Activation, BinaryFn, Slot, ValueType};
 
 use super::layout::{align, broadcast_to};
 use super::{Call, Fetch};
-use crate::burn_types::{ActivationOps, B, D, FloatTensorOps, host};
+use crate::burn_types::{ActivationOps, B, D, FloatTensorOps, TensorMetadata, host};
 use crate::error::Result;
 use crate::evaluate::Mode;
 use crate::host as fused;
@@ -182,11 +182,34 @@ fn arithmetic(function: BinaryFn, x: D, y: D) -> D {
         BinaryFn::Mul => B::float_mul(x, y),
         BinaryFn::Div => B::float_div(x, y),
         BinaryFn::Pow => B::float_powf(x, y),
-        // max(x, y) = y + relu(x - y), and the same turned around.
-        BinaryFn::Max => B::float_add(B::relu(B::float_sub(x, y.clone())), y),
-        BinaryFn::Min => B::float_sub(y.clone(), B::relu(B::float_sub(y, x))),
+        BinaryFn::Max => {
+            let (x, y) = stretched(x, y);
+            larger(x, y)
+        }
+        BinaryFn::Min => {
+            let (x, y) = stretched(x, y);
+            let lower = B::float_lower(x.clone(), y.clone(), burn::tensor::BoolDType::Native);
+            B::float_mask_where(y, lower, x)
+        }
         _ => B::float_remainder(x, y),
     }
+}
+
+/// Two tensors of one rank in the shape that they broadcast to.
+fn stretched(x: D, y: D) -> (D, D) {
+    let (a, b) = (x.shape(), y.shape());
+    if a == b {
+        return (x, y);
+    }
+    let sizes: Vec<usize> = a.iter().zip(b.iter()).map(|(p, q)| if *p == 1 { *q } else { *p }).collect();
+    (B::float_expand(x, Shape::from(sizes.clone())), B::float_expand(y, Shape::from(sizes)))
+}
+
+/// The larger of two tensors of one shape, element by element. Exact: a difference of numbers of very different size loses
+/// the smaller one.
+pub(super) fn larger(x: D, y: D) -> D {
+    let greater = B::float_greater(x.clone(), y.clone(), burn::tensor::BoolDType::Native);
+    B::float_mask_where(y, greater, x)
 }
 
 fn as_floats(t: &Tensor) -> Result<Tensor> {

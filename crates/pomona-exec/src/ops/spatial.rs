@@ -4,9 +4,10 @@ use burn::backend::ops::{ConvOptions, ConvTransposeOptions};
 use burn::tensor::Shape;
 use pomona_graph::{ConvAttrs, PoolKind, Slot};
 
+use super::elementwise::larger;
 use super::layout::strided;
 use super::{Call, Fetch};
-use crate::burn_types::{ActivationOps, B, D, FloatTensorOps, ModuleOps};
+use crate::burn_types::{B, D, FloatTensorOps, ModuleOps};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
@@ -186,7 +187,7 @@ pub(super) fn pool(c: &Call<'_>, kind: PoolKind, w: &Window<'_>) -> Result<Tenso
         |parts: Vec<D>, f: fn(D, D) -> D| parts.into_iter().reduce(f).ok_or_else(|| c.fault("has no window"));
     let padded = pad_all(x, fill)?;
     if kind == PoolKind::Max {
-        let max = join(views(&padded)?, |a, b| B::float_add(B::relu(B::float_sub(a, b.clone())), b))?;
+        let max = join(views(&padded)?, larger)?;
         return Ok(Tensor::float(max, x.device()));
     }
     let sum = join(views(&padded)?, B::float_add)?;

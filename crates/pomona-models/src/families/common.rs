@@ -77,9 +77,10 @@ pub(super) fn named_activation(c: &Fields<'_>, key: &str, default: &'static str)
         "gelu_new" | "gelu_pytorch_tanh" => Activation::GeluTanh,
         "quick_gelu" => Activation::QuickGelu,
         "relu" => Activation::Relu,
+        "tanh" => Activation::Tanh,
         "mish" => Activation::Mish,
         other => {
-            let known = "silu, gelu, gelu_new, gelu_pytorch_tanh, quick_gelu, relu, mish";
+            let known = "silu, gelu, gelu_new, gelu_pytorch_tanh, quick_gelu, relu, tanh, mish";
             return Err(c.fault(key, format!("is \"{other}\"; known are {known}")));
         }
     })

@@ -25,13 +25,13 @@ def uniform(name, shape):
 
 
 def weight(name, shape):
-    u = uniform(name, shape)
+    u = np.asarray(uniform(name, shape))
     if len(shape) >= 2:
         fan_in = int(np.prod(shape[1:]))
         return u * np.float32(1.5 / np.sqrt(np.float64(fan_in)))
-    if name.endswith(".weight"):
+    if name.endswith((".weight", ".running_var")):
         return np.float32(1) + u * np.float32(0.25)
-    return u * np.float32(0.125)
+    return np.asarray(u * np.float32(0.125))
 
 
 def fill(module, prefix=""):
