@@ -8,19 +8,20 @@ use pomona_store::Checkpoint;
 use serde_json::Value;
 
 use crate::error::{ModelError, Result};
-use crate::families::{self, known_types};
+use crate::families;
 use crate::model::Component;
 
 /// The refusal of a config whose network is not known, where there are no weights to take shapes from.
 pub(crate) fn unknown(path: &Path, config: &Value) -> ModelError {
-    let known = known_types().join(", ");
+    let key = families::key_in(config);
+    let known = families::known_under(key).join(", ");
     let message = match families::name_in(config) {
         Some(t) => format!(
             "is \"{t}\", which is not known, and without weights there are no shapes; known are {known}"
         ),
         None => format!("is missing (and _class_name and architecture are too); known are {known}"),
     };
-    ModelError::Config { path: path.to_owned(), key: "model_type".to_owned(), message }
+    ModelError::Config { path: path.to_owned(), key: key.name().to_owned(), message }
 }
 
 /// Opens tensors only.

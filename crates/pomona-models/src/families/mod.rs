@@ -145,6 +145,23 @@ pub(crate) fn name_in(config: &Value) -> Option<&str> {
     keys.iter().find_map(|key| config.get(key.name()).and_then(Value::as_str))
 }
 
+/// The key under which a config names its network; `model_type` where it has none.
+pub(crate) fn key_in(config: &Value) -> Key {
+    let keys = [Key::ModelType, Key::ClassName, Key::Architecture];
+    keys.into_iter()
+        .find(|key| config.get(key.name()).is_some_and(Value::is_string))
+        .unwrap_or(Key::ModelType)
+}
+
+/// The known names under one key, sorted.
+pub(crate) fn known_under(key: Key) -> Vec<&'static str> {
+    let others = networks().filter(|n| n.key == key).flat_map(|n| n.names.iter().copied());
+    let families = FAMILIES.iter().map(|f| f.model_type).filter(|_| key == Key::ModelType);
+    let mut names: Vec<_> = families.chain(others).collect();
+    names.sort_unstable();
+    names
+}
+
 /// Every network whose graph is known, by the name that its config has for it, sorted.
 pub fn known_types() -> Vec<&'static str> {
     let others = networks().flat_map(|n| n.names.iter().copied());
