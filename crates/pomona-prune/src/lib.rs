@@ -5,8 +5,10 @@ pub mod criteria;
 mod error;
 mod filter_scores;
 mod ladder;
+mod levels;
 pub mod methods;
 mod scores;
+mod sensitivity;
 mod sweep;
 mod target;
 mod unit;
@@ -17,7 +19,11 @@ pub use criteria::Criterion;
 pub use error::{PruneError, Result};
 pub use filter_scores::{FILTER_SCORES_VERSION, FilterScores, FilterSettings, GroupScores};
 pub use ladder::{Ladder, LadderOptions, Order};
+pub use levels::{drop_levels, group_levels};
 pub use scores::{DataId, Part, Round, SCORES_VERSION, Scores, Settings, is_protected};
+pub use sensitivity::{
+    SENSITIVITY_VERSION, Sample, Sensitivity, SensitivityRow, SensitivitySettings, Sweep, sweep,
+};
 pub use sweep::{Chain, SweepLosses};
 pub use target::{Amount, Goal};
 pub use unit::{Unit, UnitKind, units};

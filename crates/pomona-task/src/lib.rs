@@ -6,6 +6,7 @@ mod data;
 mod edited;
 mod error;
 mod generate;
+pub mod image_metrics;
 mod language;
 mod loss;
 mod objective;

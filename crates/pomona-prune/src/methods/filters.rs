@@ -242,7 +242,16 @@ pub fn plan(on: &Planning<'_>) -> Result<Plan> {
         Choice::Target(goal, _) => Some(*goal),
         Choice::Ratios(_) => None,
     };
-    finish(on, (&ladder, &heights), edits, (&dense, asked, goal), "filters")
+    let asked = Asked { words: asked, goal, device: on.device };
+    let stamp = Stamp {
+        tool: on.tool,
+        fingerprint: on.fingerprint,
+        component: on.component,
+        method: "filters",
+        criterion: Some(on.scores.settings.criterion.name()),
+        removed: removed_lines(&ladder, &heights),
+    };
+    finish(on.graph, &dense, edits, asked, stamp)
 }
 
 /// Heights by the ratios that name the groups; a cluster with several takes the smallest.
@@ -286,38 +295,60 @@ pub(crate) fn to_target(
     }
 }
 
+/// Who makes a plan, for whom.
+pub(crate) struct Stamp<'a> {
+    pub tool: &'a str,
+    pub fingerprint: &'a str,
+    pub component: Option<&'a str>,
+    pub method: &'a str,
+    pub criterion: Option<&'a str>,
+    pub removed: Vec<String>,
+}
+
+/// What a plan was asked for: words, and the goal where it is one.
+pub(crate) struct Asked<'a> {
+    pub words: String,
+    pub goal: Option<&'a Goal>,
+    pub device: Option<&'a CostDevice>,
+}
+
 /// The plan of edits, with what it reaches.
 pub(crate) fn finish(
-    on: &Planning<'_>,
-    (ladder, heights): (&Ladder, &[usize]),
+    graph: &Graph,
+    dense: &CostReport,
     edits: Vec<Edit>,
-    (dense, asked, goal): (&CostReport, String, Option<&Goal>),
-    method: &str,
+    asked: Asked<'_>,
+    stamp: Stamp<'_>,
 ) -> Result<Plan> {
-    let (cut, _) = apply(on.graph, &edits)?;
+    let (cut, _) = apply(graph, &edits)?;
     let after = report(&cut)?;
-    let reached = match goal {
-        Some(goal) => shown(goal, measure(goal, &after, on.device)?, dense, on.device)?,
+    let reached = match asked.goal {
+        Some(goal) => shown(goal, measure(goal, &after, asked.device)?, dense, asked.device)?,
         None => {
             let share = 100.0 * after.parameters as f64 / (dense.parameters as f64).max(1.0);
             format!("{} parameters ({share:.2} %)", after.parameters)
         }
     };
-    let line = |(g, kept): (usize, Vec<u32>)| {
-        let group = &ladder.groups[g];
-        format!("{} {} of {}", group.name, group.len - kept.len(), group.len)
-    };
     Ok(Plan {
         version: PLAN_VERSION,
-        tool: on.tool.to_owned(),
-        fingerprint: on.fingerprint.to_owned(),
-        component: on.component.map(str::to_owned),
-        method: method.to_owned(),
-        criterion: Some(on.scores.settings.criterion.name().to_owned()),
-        target: Some(Target { asked, reached }),
-        removed: ladder.kept(heights).into_iter().map(line).collect(),
+        tool: stamp.tool.to_owned(),
+        fingerprint: stamp.fingerprint.to_owned(),
+        component: stamp.component.map(str::to_owned),
+        method: stamp.method.to_owned(),
+        criterion: stamp.criterion.map(str::to_owned),
+        target: Some(Target { asked: asked.words, reached }),
+        removed: stamp.removed,
         before: dense.summary(),
         after: after.summary(),
         edits,
     })
+}
+
+/// What goes of each group, for people.
+pub(crate) fn removed_lines(ladder: &Ladder, heights: &[usize]) -> Vec<String> {
+    let line = |(g, kept): (usize, Vec<u32>)| {
+        let group = &ladder.groups[g];
+        format!("{} {} of {}", group.name, group.len - kept.len(), group.len)
+    };
+    ladder.kept(heights).into_iter().map(line).collect()
 }

@@ -3,3 +3,4 @@
 pub mod bk_sdm;
 pub mod depth;
 pub mod filters;
+pub mod inner_layers;
