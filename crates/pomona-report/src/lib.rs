@@ -1,6 +1,7 @@
 //! Terminal tables and JSON of what was counted and measured. Functions from data to text; printing is the caller's.
 
 mod blocks;
+mod chart;
 mod compare;
 mod devices;
 mod inspect;
@@ -12,6 +13,7 @@ mod table;
 pub mod units;
 
 pub use blocks::block_table;
+pub use chart::{Line, LineChart, line_chart};
 pub use compare::{Measure, compare, compare_costs};
 pub use devices::device_table;
 pub use inspect::{InspectOptions, inspect, latency_table};

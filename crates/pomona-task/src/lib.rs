@@ -11,6 +11,7 @@ mod language;
 mod loss;
 mod objective;
 mod probe;
+mod tensor_data;
 mod token_file;
 mod weights;
 
@@ -22,5 +23,6 @@ pub use language::{NextToken, empty_states, token_feeds, window_losses};
 pub use loss::{nll_gradient, nll_rows};
 pub use objective::{Objective, SampleLoss, Weights};
 pub use probe::{run_through, smallest_feeds};
+pub use tensor_data::TensorData;
 pub use token_file::{is_token_file, token_windows};
 pub use weights::{ModelWeights, Residence, widened_bytes};

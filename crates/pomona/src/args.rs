@@ -4,9 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use pomona_prune::criteria::filters::Aggregate;
 use pomona_prune::methods::bk_sdm::Variant;
-use pomona_prune::{Criterion, Goal, UnitKind};
+use pomona_prune::{Goal, UnitKind};
 use pomona_task::TextRange;
+
+use crate::filter_args::{FilterOptions, FilterScoreOptions, aggregate};
 
 /// Wrong use that clap cannot see: exit code 2.
 #[derive(Debug, thiserror::Error)]
@@ -123,7 +126,8 @@ pub struct Init {
 /// What is scored, and on what.
 #[derive(Clone, Debug, Args)]
 pub struct ScoreOptions {
-    /// Calibration text, FILE or FILE:FROM-TO in lines; without it the model writes its own
+    /// Calibration text, FILE or FILE:FROM-TO in lines; without it the model writes its own. For networks of another kind a
+    /// .safetensors with a tensor for each input, and `target` where a loss is needed
     #[arg(long)]
     pub data: Option<TextRange>,
     /// Windows of calibration text
@@ -187,18 +191,20 @@ fn protect(s: &str) -> Result<[usize; 2], String> {
 pub struct Score {
     /// Directory or .gguf
     pub model: PathBuf,
-    /// What a part is worth: perplexity, taylor, magnitude, block-influence, random
-    #[arg(long, value_parser = criterion)]
-    pub criterion: Criterion,
+    /// What is scored: blocks (depth), filters, or the sensitivity of each layer (inner-layers)
+    #[arg(long, value_enum, default_value = "depth")]
+    pub method: Method,
+    /// What a part is worth: perplexity, taylor, magnitude, block-influence, random; of filters l1, l2, geometric-median,
+    /// bn-scale, taylor, random, reverse
+    #[arg(long)]
+    pub criterion: Option<String>,
+    #[command(flatten)]
+    pub filters: FilterScoreOptions,
     #[command(flatten)]
     pub options: ScoreOptions,
     /// Score file; an interrupted run with the same settings goes on from it
     #[arg(short, long)]
     pub out: PathBuf,
-}
-
-fn criterion(s: &str) -> Result<Criterion, String> {
-    s.parse()
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -211,13 +217,17 @@ pub enum Method {
     BkSdmSmall,
     /// bk-sdm-small without the innermost stage
     BkSdmTiny,
+    /// Filters, neurons and channels of coupled groups, anywhere in the network
+    Filters,
+    /// Filters of the levels near the bottleneck of a U-shape, or those levels
+    InnerLayers,
 }
 
 impl Method {
     /// The variant of BK-SDM that it names.
     pub fn bk_sdm(self) -> Option<Variant> {
         match self {
-            Method::Depth => None,
+            Method::Depth | Method::Filters | Method::InnerLayers => None,
             Method::BkSdmBase => Some(Variant::Base),
             Method::BkSdmSmall => Some(Variant::Small),
             Method::BkSdmTiny => Some(Variant::Tiny),
@@ -244,6 +254,8 @@ pub struct PlanArgs {
     /// Blocks at either end that stay; as scored without it
     #[arg(long, value_parser = protect)]
     pub protect: Option<[usize; 2]>,
+    #[command(flatten)]
+    pub filters: FilterOptions,
     /// Plan file
     #[arg(short, long)]
     pub out: PathBuf,
@@ -309,9 +321,9 @@ pub struct Compress {
     /// What goes
     #[arg(long, value_enum, default_value = "depth")]
     pub method: Method,
-    /// What a part is worth
-    #[arg(long, value_parser = criterion, default_value = "perplexity")]
-    pub criterion: Criterion,
+    /// What a part is worth: perplexity without it, l1 for filters
+    #[arg(long)]
+    pub criterion: Option<String>,
     /// blocks=6, params=80%, macs=70%, memory=300MB or latency=80ms@DEVICE; depth needs one
     #[arg(long, value_parser = goal)]
     pub target: Option<Goal>,
@@ -320,6 +332,11 @@ pub struct Compress {
     pub component: Option<String>,
     #[command(flatten)]
     pub options: ScoreOptions,
+    /// How a filter's measures in several tensors become one score: normalised, sum or makers
+    #[arg(long, default_value = "normalised", value_parser = aggregate)]
+    pub aggregate: Aggregate,
+    #[command(flatten)]
+    pub filters: FilterOptions,
     #[command(flatten)]
     pub write: WriteOptions,
 }

@@ -3,6 +3,7 @@
 mod args;
 mod commands;
 mod context;
+mod filter_args;
 mod ui;
 
 use std::process::ExitCode;

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use pomona_graph::{Plan, apply};
 use pomona_models::{Model, check_format};
-use pomona_prune::Goal;
+use pomona_prune::{FilterScores, Goal};
 
-use crate::args::{Compress, Usage};
+use crate::args::{Compress, Method, Usage};
 use crate::context::open_model;
 use crate::ui::Ui;
 
@@ -19,6 +19,18 @@ pub fn run(a: &Compress, ui: &Ui) -> Result<()> {
     pomona_models::check_unused(&model, a.write.drop_unused)?;
     let scores_path = beside(&a.write.out, "scores.json");
     let (plan, kept) = match (a.method.bk_sdm(), &a.target) {
+        _ if matches!(a.method, Method::Filters | Method::InnerLayers) => {
+            // Levels that are taken out need no scores.
+            let cuts = a.method == Method::Filters || a.target.is_some() || !a.filters.ratio.is_empty();
+            let scores = match cuts {
+                true => Some(filter_scores(&model, a, &scores_path, ui)?),
+                false => None,
+            };
+            let wanted = (a.target.as_ref(), &a.filters);
+            let plan =
+                super::filters::plan(&model, a.method, scores.as_ref(), wanted, a.component.as_deref())?;
+            (plan, cuts.then_some(scores_path))
+        }
         (Some(variant), None) => (super::plan::structural(&model, variant, a.component.as_deref())?, None),
         (Some(_), Some(_)) => bail!(Usage("bk-sdm goes by the structure: it takes no --target".to_owned())),
         (None, None) => bail!(Usage("--method depth needs a --target".to_owned())),
@@ -41,6 +53,17 @@ pub fn run(a: &Compress, ui: &Ui) -> Result<()> {
     })
 }
 
+/// Scores filters, or goes on from the scores beside the output.
+fn filter_scores(model: &Model, a: &Compress, kept: &Path, ui: &Ui) -> Result<FilterScores> {
+    let request = super::filters::Request {
+        criterion: a.criterion.as_deref(),
+        aggregate: a.aggregate,
+        component: a.component.as_deref(),
+        options: &a.options,
+    };
+    super::filters::score(model, &request, Some(kept), ui)
+}
+
 /// Scores a model, or goes on from the scores beside the output, and plans for the target.
 fn scored(model: &Model, a: &Compress, target: &Goal, kept: &Path, ui: &Ui) -> Result<Plan> {
     let mut options = a.options.clone();
@@ -48,7 +71,8 @@ fn scored(model: &Model, a: &Compress, target: &Goal, kept: &Path, ui: &Ui) -> R
     if let (Some(0), Goal::Blocks(n)) = (options.iterative, target) {
         options.iterative = Some(*n);
     }
-    let scores = super::score::score(model, a.criterion, &options, Some(kept), ui)?;
+    let criterion = a.criterion.as_deref().unwrap_or("perplexity").parse().map_err(Usage)?;
+    let scores = super::score::score(model, criterion, &options, Some(kept), ui)?;
     super::plan::plan(model, &scores, target, None)
 }
 

@@ -6,6 +6,7 @@ mod devices;
 mod eval;
 mod explain;
 mod export;
+mod filters;
 mod generate;
 mod init;
 mod inspect;

@@ -11,7 +11,7 @@ use pomona_prune::{Goal, Scores};
 use pomona_report::{compare_costs, removal};
 use serde_json::Value;
 
-use crate::args::{PlanArgs, Usage};
+use crate::args::{Method, PlanArgs, Usage};
 use crate::context::{TOOL, component, cost_device, open_model};
 use crate::ui::Ui;
 
@@ -21,6 +21,9 @@ pub fn run(a: &PlanArgs, ui: &Ui) -> Result<()> {
         bail!("{}: exists: choose another name, or --force to replace it", a.out.display());
     }
     let plan = match (a.method.bk_sdm(), &a.scores, &a.target) {
+        _ if matches!(a.method, Method::Filters | Method::InnerLayers) => {
+            super::filters::run_plan(&model, a)?
+        }
         (Some(variant), None, None) => structural(&model, variant, a.component.as_deref())?,
         (Some(_), _, _) => {
             bail!(Usage("bk-sdm goes by the structure: it takes no --scores and no --target".to_owned()))
@@ -110,6 +113,12 @@ pub fn effect(model: &Model, plan: &Plan) -> Result<Effect> {
 pub fn summary(plan: &Plan, effect: &Effect, ui: &Ui) -> String {
     let mut out = compare_costs(&plan.before, &plan.after, &[], ui.style());
     match plan.method.as_str() {
+        "filters" => {
+            out += "\n";
+            for line in &plan.removed {
+                out += &format!("{line} channels go\n");
+            }
+        }
         "depth" => out += &format!("\nremoves {}: {}\n", plan.removed.len(), plan.removed.join(", ")),
         _ => {
             out += &format!("\n{}", removal(&effect.diff, ui.style()));

@@ -10,16 +10,23 @@ use pomona_prune::methods::depth::{self, Scoring};
 use pomona_prune::{Criterion, Scores, Settings, units};
 use pomona_task::{ModelWeights, NextToken, Objective, Residence};
 
-use crate::args::{Score, ScoreOptions};
+use crate::args::{Method, Score, ScoreOptions, Usage};
 use crate::context::{
     TOOL, activation_bytes, calibration, check_runs, objective as next_token, open_model, residence,
 };
 use crate::ui::Ui;
 
 pub fn run(a: &Score, ui: &Ui) -> Result<()> {
+    match a.method {
+        Method::Depth => {}
+        Method::Filters | Method::InnerLayers => return super::filters::run_score(a, ui),
+        _ => bail!(Usage("bk-sdm goes by the structure: it needs no scores".to_owned())),
+    }
     let model = open_model(&a.model)?;
     let began = Instant::now();
-    let scores = score(&model, a.criterion, &a.options, Some(&a.out), ui)?;
+    let named = a.criterion.as_deref();
+    let named = named.ok_or_else(|| Usage("--method depth needs a --criterion".to_owned()))?;
+    let scores = score(&model, named.parse().map_err(Usage)?, &a.options, Some(&a.out), ui)?;
     let seconds = began.elapsed().as_secs_f64();
     // Time is no part of the file: a run that was killed and went on ends with the same bytes.
     let mut document = serde_json::to_value(&scores)?;
@@ -37,9 +44,7 @@ pub fn score(
     ui: &Ui,
 ) -> Result<Scores> {
     if options.screen.is_some() && criterion != Criterion::Perplexity {
-        bail!(crate::args::Usage(
-            "--screen halves over samples: it goes with --criterion perplexity".to_owned()
-        ));
+        bail!(Usage("--screen halves over samples: it goes with --criterion perplexity".to_owned()));
     }
     if criterion != Criterion::Random {
         model.weights("scoring")?;
