@@ -69,7 +69,12 @@ pub(crate) fn cut(
                 }
                 touched.insert(id);
                 def.shape[axis] = indices.len();
-                let expr = std::mem::replace(&mut work.exprs[i], crate::Expr::copy(""));
+                let mut expr = std::mem::replace(&mut work.exprs[i], crate::Expr::copy(""));
+                // Quantised rows are cut as they are; along a row the blocks must be opened first.
+                if axis + 1 == def.shape.len() && !crate::is_plain_dtype(&def.dtype) {
+                    expr = crate::Expr::Decode { of: Box::new(expr) };
+                    "f32".clone_into(&mut def.dtype);
+                }
                 work.exprs[i] = expr.gather(axis, indices);
             }
         }

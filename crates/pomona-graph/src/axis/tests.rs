@@ -143,3 +143,23 @@ fn depthwise_channels_go_one_by_one_and_grouped_ones_alike() {
     assert_eq!(shape("depthwise.weight"), [4, 1, 3, 3]);
     assert_eq!(shape("grouped.weight"), [4, 2, 3, 3]);
 }
+
+#[test]
+fn quantised_rows_are_cut_as_they_are_and_opened_where_columns_go() {
+    let mut b = GraphBuilder::new("net", "q8_0");
+    let x = b.input("x", vec![1.into(), 32.into()], ValueType::Float);
+    let h = b.linear("a", x, 64, false).unwrap();
+    let y = b.linear("b", h, 32, false).unwrap();
+    b.output("y", y);
+    let graph = b.finish().unwrap();
+    let groups = channel_groups(&graph).unwrap();
+    let kept: Vec<u32> = (0..40).collect();
+    let (edited, recipe) = apply(&graph, &keep_edits(&graph, &groups, &BTreeMap::from([(0, kept)]))).unwrap();
+    let dtype = |n: &str| edited.tensor(edited.find_tensor(n).unwrap()).dtype.clone();
+    assert_eq!((dtype("a.weight"), dtype("b.weight")), ("q8_0".to_owned(), "f32".to_owned()));
+    assert!(
+        matches!(recipe.output("b.weight").unwrap().expr, Expr::Gather { ref of, .. } if matches!(**of, Expr::Decode { .. })
+        || matches!(**of, Expr::Copy { .. }))
+            || format!("{:?}", recipe.output("b.weight")).contains("Decode")
+    );
+}
