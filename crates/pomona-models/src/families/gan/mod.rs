@@ -1,5 +1,7 @@
 //! Generators and small auto-encoders that come as state dicts.
 
-use super::Network;
+mod pix2pix;
 
-pub(crate) const NETWORKS: &[Network] = &[];
+use super::{Key, Network};
+
+pub(crate) const NETWORKS: &[Network] = &[Network::new(Key::Architecture, pix2pix::NAMES, pix2pix::graph)];
