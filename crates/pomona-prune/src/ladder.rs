@@ -251,6 +251,18 @@ pub fn names(graph: &Graph, group: &ChannelGroup, pattern: &str) -> bool {
         || group.members.iter().any(|m| matches(pattern, &graph.tensor(m.tensor).name))
 }
 
+/// Whether a pattern is about a group as a whole: by its name, a tensor, or all nodes that make it. `*.mlp.*` names what is
+/// within the blocks, not the stream that they share.
+pub fn names_whole(graph: &Graph, group: &ChannelGroup, pattern: &str) -> bool {
+    let under = |path: &str| {
+        matches(pattern, path) || path.strip_prefix(pattern).is_some_and(|rest| rest.starts_with('.'))
+    };
+    let mut makers = group.makers(graph).peekable();
+    (makers.peek().is_some() && makers.all(|(_, path)| under(path)))
+        || matches(pattern, &group.name)
+        || group.members.iter().any(|m| !pattern.contains('*') && graph.tensor(m.tensor).name == pattern)
+}
+
 /// `*` stands for any characters.
 fn matches(pattern: &str, name: &str) -> bool {
     let mut parts = pattern.split('*');

@@ -38,7 +38,8 @@ pub enum Metric {
 /// Which filters go.
 #[derive(Clone, Debug, Args)]
 pub struct FilterOptions {
-    /// Cut this share of the groups of a name (`down1.conv=50%`, `*.conv1=25%`), or of all (`50%`); the last match counts
+    /// Cut this share of the groups that layers of a name make (`down1.conv=50%`, `*.conv1=25%`), or of all (`50%`); the last
+    /// match counts
     #[arg(long, value_name = "[NAME=]SHARE", value_parser = named_share, conflicts_with = "target")]
     pub ratio: Vec<(String, f64)>,
     /// Rank channels over the whole network, not layer by layer

@@ -19,7 +19,7 @@ use crate::criteria::filters::{
 use crate::criteria::random;
 use crate::error::{PruneError, Result};
 use crate::filter_scores::{FILTER_SCORES_VERSION, FilterScores, FilterSettings, GroupScores, continued};
-use crate::ladder::{Cluster, Ladder, LadderOptions, Order, names};
+use crate::ladder::{Cluster, Ladder, LadderOptions, Order, names_whole};
 use crate::methods::depth::Progress;
 use crate::scores::DataId;
 use crate::target::Goal;
@@ -257,14 +257,14 @@ pub fn plan(on: &Planning<'_>) -> Result<Plan> {
 /// Heights by the ratios that name the groups; a cluster with several takes the smallest.
 fn by_ratio(graph: &Graph, ladder: &Ladder, list: &[(String, f64)]) -> Result<Vec<usize>> {
     for (pattern, _) in list {
-        if pattern != "*" && !ladder.groups.iter().any(|g| names(graph, g, pattern)) {
+        if pattern != "*" && !ladder.groups.iter().any(|g| names_whole(graph, g, pattern)) {
             return Err(PruneError::Unfit(format!(
-                "`{pattern}` is in no group that can be cut: `pomona inspect --groups` lists them"
+                "`{pattern}` names no whole group that can be cut: all layers that make a group must match, or its name"
             )));
         }
     }
     let of = |g: usize| {
-        let hit = list.iter().rev().find(|(p, _)| p == "*" || names(graph, &ladder.groups[g], p));
+        let hit = list.iter().rev().find(|(p, _)| p == "*" || names_whole(graph, &ladder.groups[g], p));
         hit.map_or(0.0, |(_, r)| *r)
     };
     Ok(ladder.heights(|c| c.groups.iter().map(|g| of(*g)).fold(1.0, f64::min)))

@@ -247,9 +247,20 @@ pub fn chart(found: &Sensitivity, metric: Metric) -> LineChart {
     LineChart {
         title: format!("Sensitivity of each layer, by {}", found.settings.filters.criterion.name()),
         unit: unit.to_owned(),
-        places: layers.iter().map(|(l, _)| (*l).to_owned()).collect(),
+        places: layers.iter().map(|(l, level)| place(l, *level)).collect(),
         marks: up.map(|i| (i + 1, "decoder".to_owned())).into_iter().collect(),
         lines: found.settings.ratios.iter().map(line).collect(),
+    }
+}
+
+/// A name that fits below a chart: longer paths by their level and end.
+fn place(path: &str, level: Option<usize>) -> String {
+    match level {
+        Some(level) if path.len() > 12 => {
+            let parts: Vec<&str> = path.rsplitn(3, '.').collect();
+            format!("level {level}, {}.{}", parts.get(1).unwrap_or(&""), parts[0])
+        }
+        _ => path.to_owned(),
     }
 }
 
