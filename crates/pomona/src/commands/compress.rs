@@ -71,7 +71,12 @@ fn scored(model: &Model, a: &Compress, target: &Goal, kept: &Path, ui: &Ui) -> R
     if let (Some(0), Goal::Blocks(n)) = (options.iterative, target) {
         options.iterative = Some(*n);
     }
-    let criterion = a.criterion.as_deref().unwrap_or("perplexity").parse().map_err(Usage)?;
+    let criterion = a
+        .criterion
+        .as_deref()
+        .unwrap_or("perplexity")
+        .parse()
+        .map_err(|e: String| Usage(format!("--criterion: {e}")))?;
     let scores = super::score::score(model, criterion, &options, Some(kept), ui)?;
     super::plan::plan(model, &scores, target, None)
 }

@@ -53,7 +53,8 @@ pub fn run_score(a: &Score, ui: &Ui) -> Result<()> {
 
 /// Scores filters, going on from the file where it holds an unfinished run.
 pub fn score(model: &Model, on: &Request<'_>, out: Option<&Path>, ui: &Ui) -> Result<FilterScores> {
-    let criterion: FilterCriterion = on.criterion.unwrap_or("l1").parse().map_err(Usage)?;
+    let criterion: FilterCriterion =
+        on.criterion.unwrap_or("l1").parse().map_err(|e: String| Usage(format!("--criterion: {e}")))?;
     let part = component(model, on.component)?;
     runnable(model, part)?;
     if criterion.needs_weights() {

@@ -26,7 +26,13 @@ pub fn run(a: &Score, ui: &Ui) -> Result<()> {
     let began = Instant::now();
     let named = a.criterion.as_deref();
     let named = named.ok_or_else(|| Usage("--method depth needs a --criterion".to_owned()))?;
-    let scores = score(&model, named.parse().map_err(Usage)?, &a.options, Some(&a.out), ui)?;
+    let scores = score(
+        &model,
+        named.parse().map_err(|e: String| Usage(format!("--criterion: {e}")))?,
+        &a.options,
+        Some(&a.out),
+        ui,
+    )?;
     let seconds = began.elapsed().as_secs_f64();
     // Time is no part of the file: a run that was killed and went on ends with the same bytes.
     let mut document = serde_json::to_value(&scores)?;
