@@ -93,13 +93,19 @@ impl Effect {
 pub fn effect(model: &Model, plan: &Plan) -> Result<Effect> {
     let component = model.planned(plan)?;
     let (edited, _) = apply(&component.graph, &plan.edits)?;
-    let class = component.config.get("_class_name").is_some();
-    let library = if class { "diffusers" } else { "transformers" };
+    let has = |key: &str| component.config.get(key).is_some();
+    let library = match (has("_class_name"), has("architecture")) {
+        (true, _) => "diffusers",
+        // A state dict beside a config of our own.
+        (_, true) => "the architecture's own code",
+        _ => "transformers",
+    };
     let mut formats = match representable(model, &edited)? {
         Ok(()) => format!("{library} can load the result\n"),
         Err(reasons) => format!("{library} cannot load the result: {}\n", reasons.join("; ")),
     };
-    let language_model = component.graph.output("logits").is_some() || component.is_opaque();
+    let ports = (component.graph.input("input_ids"), component.graph.output("logits"));
+    let language_model = matches!(ports, (Some(_), Some(_))) || component.is_opaque();
     match check_format(model, &edited, OutputFormat::Gguf) {
         Ok(_) => formats += "llama.cpp can load the result (--format gguf)\n",
         Err(e) if language_model => formats += &format!("{e}\n"),
