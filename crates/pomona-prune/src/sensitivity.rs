@@ -186,8 +186,11 @@ pub fn sweep(
     Ok(found)
 }
 
+/// Number of a cluster, and its level.
+type Layer = (usize, Option<usize>);
+
 /// The ladder, and its clusters in the order in which data flows, each with its level.
-fn layers(on: &Sweep<'_>) -> Result<(Ladder, Vec<(usize, Option<usize>)>)> {
+fn layers(on: &Sweep<'_>) -> Result<(Ladder, Vec<Layer>)> {
     let groups = open_groups(on.graph)?;
     // A network of one resolution has no levels; its layers can be measured all the same.
     let levels = group_levels(on.graph, &groups).unwrap_or_else(|_| vec![None; groups.len()]);

@@ -51,7 +51,7 @@ fn planned(graph: &Graph, scores: &FilterScores, limits: LadderOptions, choice: 
 
 #[test]
 fn random_cuts_equal_masks() {
-    for (graph, cuts) in [(resnet(), 150), (pix2pix(5, 4, 32), 60)] {
+    for (graph, cuts) in [(resnet(), 150), (residual(true), 150), (pix2pix(5, 4, 32), 60)] {
         let (weights, x) = (seeded(&graph, 1), feeds(&graph, 2));
         let groups = open_groups(&graph).unwrap();
         let dense = run(&graph, &weights, &x);

@@ -310,6 +310,17 @@ fn cut_op(kept: &Kept<'_>, node: &Node, rule: GroupRule) -> Result<Option<Op>, S
             let sizes = part_sizes(shape, |a| output(0, a).map(|(i, _)| i.len()));
             Some(Op::Reshape { shape: sizes })
         }
+        Op::Pad { amounts, mode } => {
+            let mut amounts = amounts.clone();
+            for (axis, [before, after]) in amounts.iter_mut().enumerate() {
+                if let Some((indices, len)) = output(0, axis) {
+                    let (start, end) = (*before, len.saturating_sub(*after));
+                    *before = indices.iter().filter(|i| (**i as usize) < start).count();
+                    *after = indices.iter().filter(|i| **i as usize >= end).count();
+                }
+            }
+            Some(Op::Pad { amounts, mode: *mode })
+        }
         Op::Expand { shape } => {
             let sizes = part_sizes(shape, |a| output(0, a).map(|(i, _)| i.len()));
             Some(Op::Expand { shape: sizes })

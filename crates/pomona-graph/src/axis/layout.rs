@@ -4,7 +4,7 @@ use super::links::{Axis, AxisMap};
 use super::relations::{broadcast, identity, lock_rest};
 use crate::dim::Dim;
 use crate::graph::{Graph, Node, ValueId};
-use crate::op::{Op, SplitMap};
+use crate::op::{Op, PadMode, SplitMap};
 
 /// Links a layout operator; false where it is none.
 pub(super) fn link(map: &mut AxisMap, graph: &Graph, node: &Node) -> bool {
@@ -78,10 +78,18 @@ pub(super) fn link(map: &mut AxisMap, graph: &Graph, node: &Node) -> bool {
             }
             lock_rest(map, node, &[x], |a| a == *axis, "is indexed by");
         }
-        Op::Pad { amounts, .. } => {
+        Op::Pad { amounts, mode } => {
             let padded = |a: usize| amounts.get(a).is_none_or(|p| *p != [0, 0]);
             identity(map, x, y, |a| !padded(a));
-            lock_rest(map, node, &[x, y], padded, "is padded by");
+            if matches!(mode, PadMode::Constant { .. }) {
+                // New elements belong to nothing here: what they are joined with later decides about them.
+                for (a, [before, _]) in amounts.iter().enumerate().filter(|(a, _)| padded(*a)) {
+                    let n = map.len(Axis::Value(x, a)).unwrap_or(0);
+                    map.link(Axis::Value(x, a), Axis::Value(y, a), (0..n).map(|i| (i, before + i)));
+                }
+            } else {
+                lock_rest(map, node, &[x, y], padded, "is padded by");
+            }
         }
         Op::PixelShuffle { factor, inverse } => {
             identity(map, x, y, |a| a == 0);

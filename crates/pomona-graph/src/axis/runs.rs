@@ -48,7 +48,7 @@ pub(super) fn runs_of(graph: &Graph, map: &AxisMap) -> Constraints {
         let mut add = |value: Option<&ValueId>, axis: usize, runs: usize| {
             let Some(v) = value else { return };
             let classes: Vec<u32> = map.classes(Axis::Value(*v, axis)).collect();
-            if runs > 1 && !classes.is_empty() && classes.len() % runs == 0 {
+            if runs > 1 && !classes.is_empty() && classes.len().is_multiple_of(runs) {
                 out.equal.push(classes.chunks(classes.len() / runs).map(<[u32]>::to_vec).collect());
             }
         };

@@ -163,3 +163,31 @@ fn quantised_rows_are_cut_as_they_are_and_opened_where_columns_go() {
             || format!("{:?}", recipe.output("b.weight")).contains("Decode")
     );
 }
+
+#[test]
+fn zeros_beside_channels_go_with_what_is_added_to_them() {
+    let mut b = GraphBuilder::new("net", "f32");
+    let x = image(&mut b);
+    let a = conv(&mut b, "a", x, 2, 1);
+    let pad =
+        Op::Pad { amounts: vec![[0; 2], [1, 2], [0; 2], [0; 2]], mode: PadMode::Constant { value: 0.0 } };
+    let wide = b.node("pad", pad, &[a], &[]).unwrap();
+    let c = conv(&mut b, "c", a, 5, 1);
+    let sum = b.add("sum", &[wide, c]).unwrap();
+    let y = conv(&mut b, "head", sum, 2, 1);
+    b.output("y", y);
+    let graph = b.finish().unwrap();
+    let groups = channel_groups(&graph).unwrap();
+    let [both, zeros] = groups.as_slice() else { panic!("{groups:?}") };
+    assert_eq!((both.name.as_str(), both.len), ("a.weight:0", 2));
+    assert_eq!((zeros.name.as_str(), zeros.len), ("c.weight:0", 3));
+    assert_eq!(zeros.members[0].channel, [Some(0), None, None, Some(1), Some(2)]);
+    let kept = BTreeMap::from([(0, vec![1]), (1, vec![1, 2])]);
+    let (edited, recipe) = apply(&graph, &keep_edits(&graph, &groups, &kept)).unwrap();
+    let Op::Pad { amounts, .. } = &edited.node(edited.find_node("pad").unwrap()).op else { panic!() };
+    assert_eq!(amounts[1], [0, 2]);
+    // Rows 2, 3 and 4 of the one convolution, column 1.
+    let rows = Expr::Split { axis: 0, start: 2, len: 3, of: Box::new(Expr::copy("c.weight")) };
+    let made = &recipe.output("c.weight").unwrap().expr;
+    assert_eq!(*made, Expr::Split { axis: 1, start: 1, len: 1, of: Box::new(rows) });
+}

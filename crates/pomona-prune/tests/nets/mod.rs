@@ -199,6 +199,11 @@ pub fn pix2pix(levels: usize, ngf: usize, size: usize) -> Graph {
 
 /// A residual network with BatchNorm, a depthwise block and a linear head.
 pub fn resnet() -> Graph {
+    residual(false)
+}
+
+/// The same; where the width changes, zeros are added to what is skipped, or a convolution makes it.
+pub fn residual(zeros: bool) -> Graph {
     let (mut n, x) = Net::new(3, 16);
     let running = BatchStatistics::Running;
     let x = n.conv("conv1", x, 8, 3, ConvAttrs::square(1, 1));
@@ -216,6 +221,20 @@ pub fn resnet() -> Graph {
         let h = n.norm(&format!("{p}.bn3"), h, running);
         let skip = if stride == 1 {
             x
+        } else if zeros {
+            // Every other pixel, with zeros for the new channels, as CIFAR's ResNets have it.
+            let pool = Op::Pool {
+                kind: PoolKind::Max,
+                kernel: vec![1; 2],
+                stride: vec![2; 2],
+                padding: vec![[0; 2]; 2],
+                ceil: false,
+                count_padding: false,
+            };
+            let s = n.0.node(&format!("{p}.pixels"), pool, &[x], &[]).unwrap();
+            let amounts = vec![[0; 2], [4; 2], [0; 2], [0; 2]];
+            let pad = Op::Pad { amounts, mode: PadMode::Constant { value: 0.0 } };
+            n.0.node(&format!("{p}.zeros"), pad, &[s], &[]).unwrap()
         } else {
             let s = n.conv(&format!("{p}.shortcut"), x, width, 1, ConvAttrs::square(stride, 0));
             n.norm(&format!("{p}.shortcut_bn"), s, running)
