@@ -3,9 +3,9 @@
     python scripts/filters_evidence.py POMONA RUN_TENSORS DATA WORK [REPO]
 
 POMONA and RUN_TENSORS are the built programs (`cargo build --release`, and `--example run_tensors -p pomona-task`); DATA holds
-cifar10-resnets/ and cifar10-jpg/. One JSON a row goes to docs/results/filters; a row that is there is not measured again. The first
-filter of every residual block is cut (the streams behind them are padded with zeros, whose place is fixed). Calibration reads training
-pictures, accuracy test pictures. Needs numpy, safetensors, Pillow, torch, torch-pruning.
+cifar10-resnets/ and cifar10-jpg/. One JSON a row goes to docs/results/filters; a row that is there is not measured again. `inside`
+cuts the first layer of every residual block only, as the literature does and as Torch-Pruning can here (zeros are added where the
+streams widen); `all` cuts the streams too. Calibration reads training pictures, accuracy test pictures. Needs numpy, safetensors, Pillow, torch, torch-pruning.
 """
 import datetime
 import io
@@ -143,11 +143,17 @@ def torch_pruning(criterion, kept, data):
         loss = nn.functional.cross_entropy(net(torch.from_numpy(calibration["pixel_values"])),
                                            torch.from_numpy(calibration["target"]).long())
         loss.backward()
-    scores = {}
+    scores, with_norm = {}, {}
     for name in kept:
         layer = net.get_submodule(name)
         group = graph.get_pruning_group(layer, tp.prune_conv_out_channels, list(range(layer.out_channels)))
         scores[name] = THEIRS[criterion](group).detach().numpy()
+        if criterion == "taylor":
+            # Their Taylor leaves the BatchNorm's scale out; with it the formula is ours.
+            following, norm = net.get_submodule(name.replace("conv1", "conv2")), net.get_submodule(name.replace("conv1", "bn1"))
+            terms = [(layer.weight * layer.weight.grad).abs().sum((1, 2, 3)), (norm.weight * norm.weight.grad).abs(),
+                     (following.weight * following.weight.grad).abs().sum((0, 2, 3))]
+            with_norm[name] = sum(terms).detach().numpy()
     equal = 0
     for name, indices in kept.items():
         layer = net.get_submodule(name)
@@ -157,7 +163,11 @@ def torch_pruning(criterion, kept, data):
         graph.get_pruning_group(layer, tp.prune_conv_out_channels, gone).prune()
     with torch.no_grad():
         logits = torch.cat([net(x[i : i + 500]) for i in range(0, len(x), 500)]).numpy()
-    return {"accuracy": accuracy(logits, target.numpy()), "layers_with_the_same_channels": f"{equal} of {len(kept)}"}
+    found = {"accuracy": accuracy(logits, target.numpy()), "layers_with_the_same_channels": f"{equal} of {len(kept)}"}
+    if with_norm:
+        same = (sorted(np.argsort(-with_norm[n], kind="stable")[: len(i)].tolist()) == i for n, i in kept.items())
+        found["with_the_norm_s_scale_added"] = f"{sum(same)} of {len(kept)}"
+    return found
 
 
 def main():
@@ -178,29 +188,30 @@ def main():
             scores = WORK / f"scores-{criterion}-{how}.json"
             score = [POMONA, "score", model, "--method", "filters", "--criterion", criterion, "--aggregate", how, "--data",
                      WORK / "train.safetensors", "--samples", CALIBRATION, "--seed", SEED, "-o", scores]
-            for cut in (30, 50):
-                for order in ("uniform", "global"):
-                    name = f"{criterion}-{how}-{order}-{cut}"
-                    if (RESULTS / f"{name}.json").exists():
-                        continue
-                    if order == "global" and how != "normalised":
-                        continue
-                    if not scores.exists():
-                        run(*score, "--quiet")
-                    plan_file, out = WORK / f"{name}.plan.json", WORK / name
-                    plan = [POMONA, "plan", model, "--method", "filters", "--scores", scores, "--target", f"macs={100 - cut}%", "-o",
-                            plan_file, *(["--global"] if order == "global" else [])]
-                    run(*plan, "--force", "--quiet")
-                    run(POMONA, "apply", model, "--plan", plan_file, "-o", out, "--force", "--quiet")
-                    made = json.loads(plan_file.read_text())
-                    row = {"what": f"ResNet-56, {cut} % fewer MACs, no retraining", "criterion": criterion, "aggregate": how,
-                           "order": order, "cut": cut, "parameters": made["after"]["parameters"], "macs": made["after"]["macs"],
-                           "macs_dense": made["before"]["macs"], "accuracy": accuracy(ours(out), data["target"]),
-                           "command": shown(score) + " && " + shown(plan)}
-                    if how == "sum" and criterion in THEIRS:
-                        kept = {e["group"].removesuffix(".weight:0"): e["indices"] for e in made["edits"]}
-                        row["torch_pruning"] = torch_pruning(criterion, kept, data)
-                    keep(name, row)
+            cases = [(cut, order, scope) for scope in ("inside", "all") for cut in (30, 50) for order in ("uniform", "global")]
+            for cut, order, scope in cases:
+                name = f"{criterion}-{how}-{order}-{cut}" + ("-all" if scope == "all" else "")
+                if (RESULTS / f"{name}.json").exists():
+                    continue
+                if (order == "global" or scope == "all") and how != "normalised":
+                    continue
+                if not scores.exists():
+                    run(*score, "--quiet")
+                plan_file, out = WORK / f"{name}.plan.json", WORK / name
+                plan = [POMONA, "plan", model, "--method", "filters", "--scores", scores, "--target", f"macs={100 - cut}%", "-o",
+                        plan_file, *(["--global"] if order == "global" else []),
+                        *(["--protect-groups", "*.conv2"] if scope == "inside" else [])]
+                run(*plan, "--force", "--quiet")
+                run(POMONA, "apply", model, "--plan", plan_file, "-o", out, "--force", "--quiet")
+                made = json.loads(plan_file.read_text())
+                row = {"what": f"ResNet-56, {cut} % fewer MACs, no retraining", "criterion": criterion, "aggregate": how,
+                       "order": order, "scope": scope, "cut": cut, "parameters": made["after"]["parameters"], "macs": made["after"]["macs"],
+                       "macs_dense": made["before"]["macs"], "accuracy": accuracy(ours(out), data["target"]),
+                       "command": shown(score) + " && " + shown(plan)}
+                if how == "sum" and criterion in THEIRS:
+                    kept = {e["group"].removesuffix(".weight:0"): e["indices"] for e in made["edits"]}
+                    row["torch_pruning"] = torch_pruning(criterion, kept, data)
+                keep(name, row)
 
 
 if __name__ == "__main__":

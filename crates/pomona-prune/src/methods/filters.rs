@@ -211,7 +211,15 @@ pub enum Choice<'a> {
 /// # Errors
 /// [`PruneError::Unfit`] where the goal cannot be met, with what can; where a pattern names nothing.
 pub fn plan(on: &Planning<'_>) -> Result<Plan> {
-    let ladder = Ladder::new(on.graph, open_groups(on.graph)?, on.scores, &on.limits)?;
+    let groups = open_groups(on.graph)?;
+    let unknown = |g: &&ChannelGroup| !on.scores.groups.iter().any(|s| s.name == g.name);
+    if let Some(g) = groups.iter().find(unknown) {
+        return Err(PruneError::Unfit(format!(
+            "the scores do not have the group `{}`: another version of the program made them; score again",
+            g.name
+        )));
+    }
+    let ladder = Ladder::new(on.graph, groups, on.scores, &on.limits)?;
     let dense = report(on.graph)?;
     let heights = match &on.choice {
         Choice::Ratios(list) => by_ratio(on.graph, &ladder, list)?,
