@@ -7,6 +7,7 @@ mod edited;
 mod error;
 mod generate;
 pub mod image_metrics;
+pub mod images;
 mod language;
 mod loss;
 mod objective;

@@ -1,0 +1,13 @@
+//! Pictures: files with labels, how a model wants them, and classification.
+
+mod classify;
+mod picture;
+mod preprocess;
+mod resample;
+mod set;
+
+pub use classify::{Accuracy, Classification, accuracy};
+pub use picture::Picture;
+pub use preprocess::{Preprocessing, Sizing};
+pub use resample::{Filter, resample};
+pub use set::ImageSet;
