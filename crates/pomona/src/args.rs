@@ -353,6 +353,8 @@ pub struct Export {
 pub enum Task {
     /// exp(mean next-token loss) over windows
     Perplexity,
+    /// Share of pictures whose likeliest class is the right one
+    Top1,
 }
 
 #[derive(Debug, Args)]
@@ -362,7 +364,8 @@ pub struct Eval {
     /// What is measured
     #[arg(long, value_enum)]
     pub task: Task,
-    /// Text, FILE or FILE:FROM-TO in lines; without it text that the model writes
+    /// Text, FILE or FILE:FROM-TO in lines; without it text that the model writes. Of pictures a directory with a folder for
+    /// each class, or a .csv of files and labels
     #[arg(long)]
     pub data: Option<TextRange>,
     /// The model that writes the text where there is no --data (the dense one, say); this one without
@@ -377,6 +380,12 @@ pub struct Eval {
     /// Seed of text that the model writes
     #[arg(long, default_value_t = 4321)]
     pub seed: u64,
+    /// Pictures, evenly spaced over the data; all without it
+    #[arg(long, value_parser = at_least::<1>)]
+    pub samples: Option<usize>,
+    /// Pictures that run together
+    #[arg(long, default_value_t = 32, value_parser = at_least::<1>)]
+    pub batch: usize,
 }
 
 #[derive(Debug, Args)]

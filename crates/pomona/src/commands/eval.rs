@@ -18,12 +18,18 @@ use crate::ui::Ui;
 const OWN_WINDOWS: usize = 16;
 
 pub fn run(a: &Eval, ui: &Ui) -> Result<()> {
-    let Task::Perplexity = a.task;
     let model = open_model(&a.model)?;
     check_runs(&model)?;
+    match a.task {
+        Task::Perplexity => perplexity(a, &model, ui),
+        Task::Top1 => super::eval_images::top1(a, &model, ui),
+    }
+}
+
+fn perplexity(a: &Eval, model: &Model, ui: &Ui) -> Result<()> {
     let device = Device::cpu();
-    let windows = windows(a, &model, &device, ui)?;
-    let residence = residence(model.only()?, false, activation_bytes(&model, 1, a.tokens, 0), ui)?;
+    let windows = windows(a, model, &device, ui)?;
+    let residence = residence(model.only()?, false, activation_bytes(model, 1, a.tokens, 0), ui)?;
     let weights = ModelWeights::new(model.only()?, &device, residence);
     let source = windows.source.clone();
     let fingerprint = windows.fingerprint.clone();

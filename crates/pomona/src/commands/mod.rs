@@ -4,6 +4,7 @@ mod apply;
 mod compress;
 mod devices;
 mod eval;
+mod eval_images;
 mod explain;
 mod export;
 mod filters;
