@@ -103,7 +103,7 @@ pub fn score(
     };
     let mut saved = Instant::now();
     for (i, group) in groups.iter().enumerate().skip(scores.groups.len()) {
-        let found = score_group(on, settings, (i, group), gradients.as_ref())?;
+        let found = score_group(on, settings, group, gradients.as_ref())?;
         if let Some(c) = found.iter().position(|s| !s.is_finite()) {
             return Err(PruneError::Unfit(format!(
                 "channel {c} of `{}` scores {}: the weights or the data give no finite number; `pomona verify` finds \
@@ -149,7 +149,7 @@ pub fn open_groups(graph: &Graph) -> Result<Vec<ChannelGroup>> {
 fn score_group(
     on: &Scoring<'_>,
     settings: &FilterSettings,
-    (number, group): (usize, &ChannelGroup),
+    group: &ChannelGroup,
     gradients: Option<&GradientSums>,
 ) -> Result<Vec<f64>> {
     let (graph, weights, how) = (on.graph, on.weights, settings.aggregate);
@@ -164,7 +164,7 @@ fn score_group(
             Some(g) => taylor(graph, group, weights, g)?,
             None => Vec::new(),
         },
-        FilterCriterion::Random => return Ok(random(group.len, settings.seed.wrapping_add(number as u64))),
+        FilterCriterion::Random => return Ok(random(group.len, settings.seed ^ name_hash(&group.name))),
     };
     if measures.is_empty() {
         return Ok(Vec::new());
@@ -176,6 +176,12 @@ fn score_group(
         _ => {}
     }
     Ok(found)
+}
+
+/// A group's own random order, whatever other groups there are.
+fn name_hash(name: &str) -> u64 {
+    let hash = blake3::hash(name.as_bytes());
+    hash.as_bytes().iter().take(8).fold(0, |n, b| n << 8 | u64::from(*b))
 }
 
 /// What a plan is made for.
