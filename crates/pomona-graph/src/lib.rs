@@ -17,6 +17,7 @@ mod recipe;
 mod region;
 mod shape;
 mod tensor;
+pub mod toys;
 mod validate;
 
 pub use annotation::{Annotation, QuantTarget};
