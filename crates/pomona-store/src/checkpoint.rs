@@ -10,6 +10,7 @@ use crate::decode::{can_decode, decode};
 use crate::encoding::Encoding;
 use crate::error::{Result, StoreError, format_error, io_error, tensor_error};
 use crate::gguf::{self, GgufValue};
+use crate::onnx::{self, OnnxModel, OnnxTensor};
 use crate::safetensors;
 
 /// Where a tensor is and what it looks like.
@@ -52,6 +53,8 @@ pub enum Format {
     Safetensors,
     /// A GGUF file.
     Gguf,
+    /// An ONNX file, with the files beside it that hold its external data.
+    Onnx,
 }
 
 /// Tensors of one or more files, mapped into memory; data is read when it is used.
@@ -64,10 +67,13 @@ pub struct Checkpoint {
     by_name: HashMap<String, usize>,
     gguf: Vec<(String, GgufValue)>,
     metadata: BTreeMap<String, String>,
+    onnx: Option<Box<OnnxModel>>,
+    /// Tensors that no file holds as they are in memory.
+    decoded: HashMap<String, Vec<u8>>,
 }
 
 impl Checkpoint {
-    /// Opens a `.safetensors` or `.gguf` file, a `*.safetensors.index.json`, or a directory that holds one of them.
+    /// Opens a `.safetensors`, `.gguf` or `.onnx` file, a `*.safetensors.index.json`, or a directory that holds one of them.
     pub fn open(path: impl AsRef<Path>) -> Result<Checkpoint> {
         let path = path.as_ref();
         if path.is_dir() {
@@ -87,10 +93,13 @@ impl Checkpoint {
             out.metadata = metadata;
             return Ok(out);
         }
+        if name.ends_with(".onnx") {
+            return Self::open_onnx(path, map);
+        }
         Err(StoreError::NotACheckpoint {
             path: path.to_owned(),
             message:
-                "not a checkpoint that is read: give a .safetensors or .gguf file, or a directory with one"
+                "not a checkpoint that is read: give a .safetensors, .gguf or .onnx file, or a directory with one"
                     .to_owned(),
         })
     }
@@ -118,6 +127,58 @@ impl Checkpoint {
         Ok(out)
     }
 
+    fn open_onnx(path: &Path, map: Mmap) -> Result<Checkpoint> {
+        let model = onnx::parse(path, &map)?;
+        let mut maps = BTreeMap::from([(path.to_owned(), map)]);
+        let mut found = Vec::with_capacity(model.graph.initializers.len());
+        for tensor in &model.graph.initializers {
+            let one = onnx::find(path, &mut maps, tensor)?;
+            check_range(&maps, &one)?;
+            found.push(one);
+        }
+        let mut decoded = HashMap::new();
+        let mut tensors = Vec::with_capacity(found.len());
+        for one in found {
+            if let Some(bytes) = one.bytes {
+                decoded.insert(one.info.name.clone(), bytes);
+            }
+            tensors.push(one.info);
+        }
+        let mut out = Self::collect(Format::Onnx, path, maps, tensors)?;
+        out.decoded = decoded;
+        out.onnx = Some(Box::new(model));
+        Ok(out)
+    }
+
+    /// The computation of an ONNX file.
+    pub fn onnx(&self) -> Option<&OnnxModel> {
+        self.onnx.as_deref()
+    }
+
+    /// Adds a tensor that stands elsewhere in an ONNX file (in an attribute) or was computed from others when it was
+    /// read, so that recipes can name it.
+    ///
+    /// # Errors
+    /// Where the name is taken, or the data do not fit the shape.
+    pub fn insert(&mut self, tensor: &OnnxTensor) -> Result<()> {
+        let found = onnx::find(&self.path, &mut self.maps, tensor)?;
+        check_range(&self.maps, &found)?;
+        if self.by_name.contains_key(&tensor.name) {
+            return Err(tensor_error(&self.path, &tensor.name, "stands twice in the checkpoint"));
+        }
+        if let Some(bytes) = found.bytes {
+            self.decoded.insert(tensor.name.clone(), bytes);
+        }
+        self.by_name.insert(tensor.name.clone(), self.tensors.len());
+        self.tensors.push(found.info);
+        Ok(())
+    }
+
+    /// Whether the tensor's bytes lie in its file at its offset: true for all but some of ONNX's.
+    pub fn is_mapped(&self, info: &TensorInfo) -> bool {
+        !self.decoded.contains_key(&info.name)
+    }
+
     fn open_directory(dir: &Path) -> Result<Checkpoint> {
         let mut names: Vec<String> = Vec::new();
         for entry in std::fs::read_dir(dir).map_err(io_error(dir, "cannot be listed"))? {
@@ -143,13 +204,13 @@ impl Checkpoint {
         let first_parts: Vec<&String> =
             names.iter().filter(|n| n.contains("-00001-of-") && n.ends_with(".gguf")).collect();
         let split = if let [one] = first_parts[..] { Some(one.clone()) } else { None };
-        if let Some(file) = only(".safetensors").or_else(|| only(".gguf")).or(split) {
+        if let Some(file) = only(".safetensors").or_else(|| only(".gguf")).or(split).or_else(|| only(".onnx")) {
             return Self::open(dir.join(file));
         }
         Err(StoreError::NotACheckpoint {
             path: dir.to_owned(),
             message: format!(
-                "holds no model.safetensors, shard index or .gguf (or several without an index); it has: {}",
+                "holds no model.safetensors, shard index, .gguf or .onnx (or several without an index); it has: {}",
                 names.iter().take(12).cloned().collect::<Vec<_>>().join(", ")
             ),
         })
@@ -184,7 +245,8 @@ impl Checkpoint {
             }
         }
         let (gguf, metadata) = (Vec::new(), BTreeMap::new());
-        Ok(Checkpoint { format, path: path.to_owned(), maps, tensors, by_name, gguf, metadata })
+        let (path, onnx, decoded) = (path.to_owned(), None, HashMap::new());
+        Ok(Checkpoint { format, path, maps, tensors, by_name, gguf, metadata, onnx, decoded })
     }
 
     /// The format.
@@ -239,6 +301,9 @@ impl Checkpoint {
 
     /// Bytes of a tensor as they stand in the file.
     pub fn bytes(&self, info: &TensorInfo) -> Result<&[u8]> {
+        if let Some(bytes) = self.decoded.get(&info.name) {
+            return Ok(bytes);
+        }
         let map = self
             .maps
             .get(&info.file)
@@ -308,7 +373,17 @@ impl Checkpoint {
     }
 }
 
-fn map_file(path: &Path) -> Result<Mmap> {
+/// A range that the file itself gives lies in it: the parser cut it out of the map.
+fn check_range(maps: &BTreeMap<PathBuf, Mmap>, found: &onnx::Found) -> Result<()> {
+    let size = maps.get(&found.info.file).map_or(0, |m| m.len() as u64);
+    let end = found.info.offset.checked_add(found.info.len);
+    if found.bytes.is_none() && end.is_none_or(|e| e > size) {
+        return Err(tensor_error(&found.info.file, &found.info.name, "lies outside its file"));
+    }
+    Ok(())
+}
+
+pub(crate) fn map_file(path: &Path) -> Result<Mmap> {
     let file = File::open(path).map_err(io_error(path, "cannot be opened"))?;
     let kind = file.metadata().map_err(io_error(path, "cannot be read"))?;
     if !kind.is_file() {

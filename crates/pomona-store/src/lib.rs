@@ -1,4 +1,4 @@
-//! Checkpoint files of neural networks: safetensors (single and sharded) and GGUF (single and split).
+//! Checkpoint files of neural networks: safetensors (single and sharded), GGUF (single and split) and ONNX.
 //!
 //! **Reading.** [`Checkpoint::open`] maps files into memory read-only and parses headers; data is read when it is used, so
 //! that a checkpoint larger than memory opens at once. [`Checkpoint::bytes`] gives a tensor as it stands in the file,
@@ -43,6 +43,7 @@ mod decode;
 mod encoding;
 mod error;
 pub mod gguf;
+pub mod onnx;
 mod output;
 pub mod safetensors;
 
@@ -51,5 +52,6 @@ pub use decode::{can_decode, decode, encode};
 pub use encoding::Encoding;
 pub use error::{Result, StoreError};
 pub use gguf::{GgufValue, GgufWriter};
+pub use onnx::OnnxWriter;
 pub use output::{FileWriter, OutputDir, OutputOptions, TensorSink, TensorSpec, write_atomic};
 pub use safetensors::SafetensorsWriter;

@@ -74,7 +74,7 @@ fn emit(
 ) -> Result<()> {
     let all = rows == (0..tree.rows());
     match &tree.step {
-        Step::Copy { info, .. } => {
+        Step::Copy { file, info } if file.is_mapped(info) => {
             let (offset, len) = match (all, tree.row_bytes()) {
                 (true, _) => (0, info.len),
                 (false, Some(n)) => ((rows.start * n) as u64, (rows.len() * n) as u64),

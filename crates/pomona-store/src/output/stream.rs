@@ -16,6 +16,8 @@ pub(crate) struct PlannedFile {
     pub tensors: Range<usize>,
     /// First byte of each tensor of `tensors`.
     pub places: Vec<u64>,
+    /// Bytes right before each tensor, where the format has some there; empty where it has none.
+    pub leads: Vec<Vec<u8>>,
     /// Bytes of the whole file.
     pub total: u64,
 }
@@ -161,7 +163,13 @@ impl TensorSink for Stream<'_> {
         let plan = &self.files[self.file];
         let place = plan.places[index - plan.tensors.start];
         if let Some(open) = &mut self.open {
-            open.writer.go_to(place)?;
+            match plan.leads.get(index - plan.tensors.start) {
+                Some(lead) => {
+                    open.writer.go_to(place - lead.len() as u64)?;
+                    open.writer.write(lead)?;
+                }
+                None => open.writer.go_to(place)?,
+            }
         }
         self.tensor = Some((index, place));
         Ok(true)

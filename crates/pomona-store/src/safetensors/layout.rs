@@ -113,7 +113,7 @@ fn shard(
         places[i - tensors.start] = data + at;
         total = total.max(data + at + sizes[i]);
     }
-    Ok(PlannedFile { name, header, tensors, places, total })
+    Ok(PlannedFile { name, header, tensors, places, leads: Vec::new(), total })
 }
 
 /// Offsets of tensors one behind the other; none where the end does not fit a file.
