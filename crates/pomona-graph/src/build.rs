@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use crate::annotation::Annotation;
 use crate::dim::{Dim, Shape};
 use crate::error::{GraphError, Result};
 use crate::graph::{Graph, Node, Port, StatePort, Value, ValueId};
@@ -113,6 +114,24 @@ impl GraphBuilder {
     /// Shape of a value.
     pub fn shape(&self, id: ValueId) -> &[Dim] {
         &self.graph.value(id).shape
+    }
+
+    /// Element type of a value.
+    pub fn ty(&self, id: ValueId) -> ValueType {
+        self.graph.value(id).ty
+    }
+
+    /// The path of the node that makes a value, and the number of the output.
+    pub fn producer(&self, id: ValueId) -> Option<(String, usize)> {
+        let mut nodes = self.graph.nodes.iter().rev();
+        nodes.find_map(|n| Some((n.path.clone(), n.outputs.iter().position(|v| *v == id)?)))
+    }
+
+    /// Attaches an annotation to the node at a path.
+    pub fn annotate(&mut self, path: &str, note: Annotation) {
+        if self.paths.contains_key(path) {
+            self.graph.annotations.entry(path.to_owned()).or_default().push(note);
+        }
     }
 
     /// Adds a node and gives its outputs.

@@ -14,6 +14,7 @@ mod gguf;
 mod init;
 mod manifest;
 mod model;
+mod onnx;
 mod opaque;
 mod open;
 mod pipeline;

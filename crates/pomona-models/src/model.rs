@@ -17,6 +17,8 @@ pub enum SourceKind {
     HuggingFace,
     /// A GGUF file.
     Gguf,
+    /// An ONNX file.
+    Onnx,
     /// A directory with a model_index.json and a folder for each component, as diffusers writes it.
     Pipeline,
     /// A config.json without weights.

@@ -8,15 +8,15 @@ use crate::config::{Fields, read_object};
 use crate::error::{Result, not_a_model};
 use crate::families;
 use crate::model::{Component, Model, SourceKind, import_by_name};
-use crate::{gguf, manifest, opaque, pipeline};
+use crate::{gguf, manifest, onnx, opaque, pipeline};
 
 /// The file in which this program describes an output.
 pub(crate) const MANIFEST: &str = "pomona.json";
 pub(crate) const CONFIG: &str = "config.json";
 const READ: &str =
-    "a directory with config.json and weights, a diffusers pipeline, a .gguf, or a config.json is read";
+    "a directory with config.json and weights, a diffusers pipeline, a .gguf, an .onnx, or a config.json is read";
 
-/// Opens a Hugging Face directory (a hub cache's snapshot too; a whole diffusers pipeline too), a `.gguf`, a bare
+/// Opens a Hugging Face directory (a hub cache's snapshot too; a whole diffusers pipeline too), a `.gguf`, an `.onnx`, a bare
 /// `config.json`, or an output of this program. Only headers are read.
 ///
 /// # Errors
@@ -32,6 +32,9 @@ pub fn open(path: impl AsRef<Path>) -> Result<Model> {
     }
     if name.ends_with(".gguf") {
         return open_gguf(path);
+    }
+    if name.ends_with(".onnx") {
+        return open_onnx(path);
     }
     if name == MANIFEST {
         return open_directory(parent(path));
@@ -65,6 +68,10 @@ fn open_directory(dir: &Path) -> Result<Model> {
         Ok(file) if file.format() == Format::Gguf => {
             let real = file.path().to_owned();
             open_gguf(&real)
+        }
+        Ok(file) if file.format() == Format::Onnx => {
+            let real = file.path().to_owned();
+            open_onnx(&real)
         }
         _ => Err(not_a_model(dir, format!("holds no {CONFIG}: {READ}"))),
     }
@@ -132,6 +139,23 @@ pub(crate) fn open_shapes(path: &Path, folder: &str, name: &str) -> Result<Compo
         checkpoint: None,
         unused: Vec::new(),
     })
+}
+
+fn open_onnx(path: &Path) -> Result<Model> {
+    let mut file = Checkpoint::open(path)?;
+    let found = onnx::import(&mut file)?;
+    let component = Component {
+        name: "model".to_owned(),
+        architecture: "onnx".to_owned(),
+        folder: String::new(),
+        path: path.to_owned(),
+        config: found.config,
+        graph: found.graph,
+        import: found.import,
+        checkpoint: Some(file),
+        unused: Vec::new(),
+    };
+    Ok(Model::single(SourceKind::Onnx, component, Vec::new()))
 }
 
 fn open_gguf(path: &Path) -> Result<Model> {

@@ -1,0 +1,117 @@
+//! ONNX: files to graphs ([`import()`]) and graphs to files ([`export`]).
+//!
+//! The importer walks the nodes once. What is known without data (shapes, axes, scalars; symbolic sizes too) is folded
+//! while it goes, everything else becomes an operator of the graph; then decomposed operators are fused. What the graph has
+//! no operator for is collected, so that one message lists all of it.
+
+mod args;
+mod clean;
+mod context;
+mod fold;
+mod host;
+mod inline;
+mod names;
+mod ops;
+mod walk;
+
+use std::collections::BTreeMap;
+
+use pomona_graph::{Bindings, Expr, Graph, Recipe, RecipeOutput};
+use pomona_store::Checkpoint;
+use serde_json::{Value, json};
+
+use crate::error::{ModelError, Result, file_error};
+
+/// Operator sets that are read.
+const OPSETS: std::ops::RangeInclusive<i64> = 7..=22;
+/// Sizes of symbols that a file's shape arithmetic needs: those of usual networks.
+const IMAGE: i64 = 224;
+const TOKENS: i64 = 128;
+/// Rounds of binding: each binds a symbol.
+const MAX_BOUND: usize = 16;
+
+/// What an ONNX file means.
+pub(crate) struct Imported {
+    pub config: Value,
+    pub graph: Graph,
+    pub import: Recipe,
+    /// Sizes that could not stay symbolic, and what they are now.
+    pub bound: Bindings,
+}
+
+/// A graph under construction: its tensors are made by these expressions.
+pub(crate) struct Draft {
+    pub graph: Graph,
+    pub exprs: BTreeMap<String, Expr>,
+}
+
+/// Reads the nodes of an opened file into a graph. Constants that are computed on the way join the checkpoint.
+///
+/// # Errors
+/// Every operator that the graph has none for, with its nodes; a damaged file.
+pub(crate) fn import(file: &mut Checkpoint) -> Result<Imported> {
+    let path = file.path().to_owned();
+    let Some(model) = file.onnx().cloned() else { return Err(file_error(&path, "is no ONNX file")) };
+    let opset = model.opsets.iter().find(|(d, _)| d.is_empty()).map_or(1, |(_, v)| *v);
+    if !OPSETS.contains(&opset) {
+        let message = format!(
+            "has operator set {opset}; {} to {} are read: convert it with onnx.version_converter",
+            OPSETS.start(),
+            OPSETS.end()
+        );
+        return Err(file_error(&path, message));
+    }
+    if model.ir_version < 3 {
+        return Err(file_error(&path, format!("has IR version {}; 3 and later are read", model.ir_version)));
+    }
+    let inlined = inline::functions(&model).map_err(|e| file_error(&path, e))?;
+    walk::refuse_unknown(&path, &inlined)?;
+    let mut bound = Bindings::new();
+    let (draft, computed) = loop {
+        match walk::walk(file, &inlined, opset, &bound) {
+            Ok(done) => break done,
+            Err(walk::Stop::Bind(symbol)) if bound.len() < MAX_BOUND => {
+                let size = default_size(&symbol);
+                bound.insert(symbol, size);
+            }
+            Err(walk::Stop::Bind(symbol)) => {
+                return Err(file_error(&path, format!("computes with `{symbol}` and other open sizes: fix them")));
+            }
+            Err(walk::Stop::Error(e)) => return Err(e),
+        }
+    };
+    for tensor in &computed {
+        file.insert(tensor)?;
+    }
+    let draft = clean::clean(draft)?;
+    let outputs = draft.graph.tensors.iter().map(|t| {
+        let expr = draft.exprs.get(&t.name).cloned();
+        let expr = expr.ok_or_else(|| file_error(&path, format!("tensor `{}` is not made", t.name)))?;
+        Ok(RecipeOutput { name: t.name.clone(), shape: t.shape.clone(), expr })
+    });
+    let import = Recipe { outputs: outputs.collect::<Result<_>>()? };
+    import.check(&|name| crate::model::source_of(Some(file), name))?;
+    let config = json!({
+        "onnx": {"ir_version": model.ir_version, "opset": opset, "producer": model.producer,
+            "graph": model.graph.name, "bound": bound},
+    });
+    Ok(Imported { config, graph: draft.graph, import, bound })
+}
+
+/// A usual size of a symbol.
+fn default_size(symbol: &str) -> i64 {
+    let name = symbol.to_lowercase();
+    let has = |parts: &[&str]| parts.iter().any(|p| name.contains(p));
+    if has(&["seq", "tok", "len", "time", "frames"]) {
+        TOKENS
+    } else if has(&["height", "width"]) || matches!(name.as_str(), "h" | "w") {
+        IMAGE
+    } else {
+        1
+    }
+}
+
+/// An error of this file.
+fn refused(path: &std::path::Path, message: String) -> ModelError {
+    file_error(path, message)
+}

@@ -1,0 +1,298 @@
+//! One pass over the nodes: folding, lowering, and the list of what cannot be read.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use pomona_graph::{Bindings, Dim, Graph, QuantTarget, Shape, ValueType};
+use pomona_store::Checkpoint;
+use pomona_store::onnx::{OnnxDim, OnnxGraph, OnnxNode, OnnxPort, OnnxTensor, OnnxValue};
+
+use super::context::{Call, Context, Entry, Fault, Lower, Weight, unsupported};
+use super::{Draft, args, default_size, fold, ops, refused};
+use crate::error::ModelError;
+
+/// Most nodes that a message names of an operator, and most operators.
+const SHOWN: usize = 4;
+/// Branches in branches.
+const MAX_DEPTH: usize = 16;
+
+/// Why a walk ended early.
+pub(super) enum Stop {
+    /// This symbol must have a size.
+    Bind(String),
+    Error(ModelError),
+}
+
+impl From<ModelError> for Stop {
+    fn from(e: ModelError) -> Self {
+        Stop::Error(e)
+    }
+}
+
+/// Refuses operators that are not read at all, all of them at once.
+pub(super) fn refuse_unknown(path: &Path, graph: &OnnxGraph) -> Result<(), ModelError> {
+    let mut missing: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for node in graph.nodes.iter().filter(|n| !ops::is_known(&n.domain, &n.op)) {
+        let op = if node.domain.is_empty() { node.op.clone() } else { format!("{}.{}", node.domain, node.op) };
+        missing.entry(op).or_default().push(label(node));
+    }
+    if let Some(kind) = graph.unread.first() {
+        missing.entry(kind.clone()).or_default().extend(graph.unread.iter().skip(1).cloned());
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let lines = missing.iter().map(|(op, nodes)| format!("{op} ({})", some(nodes)));
+    let message = format!(
+        "has {} operators that are not read: {}; replace them before the export, or export with another operator set",
+        missing.len(),
+        lines.collect::<Vec<_>>().join("; ")
+    );
+    Err(refused(path, message))
+}
+
+fn some(nodes: &[String]) -> String {
+    let mut out = nodes.iter().take(SHOWN).map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
+    if nodes.len() > SHOWN {
+        out += &format!(" and {} more", nodes.len() - SHOWN);
+    }
+    out
+}
+
+fn label(node: &OnnxNode) -> String {
+    if node.name.is_empty() { node.outputs.first().cloned().unwrap_or_default() } else { node.name.clone() }
+}
+
+/// What a walk could not read: operator, node, why.
+#[derive(Default)]
+struct Refused(Vec<(String, String, String)>);
+
+/// The graph of these nodes, and tensors that the checkpoint must take up.
+pub(super) fn walk(
+    file: &Checkpoint,
+    graph: &OnnxGraph,
+    opset: i64,
+    bindings: &Bindings,
+) -> Result<(Draft, Vec<OnnxTensor>), Stop> {
+    let path = file.path();
+    let mut ctx = Context::new(file, opset, bindings.clone());
+    for t in &graph.initializers {
+        let Some(info) = file.get(&t.name) else { continue };
+        let weight = Weight {
+            name: t.name.clone(),
+            expr: pomona_graph::Expr::copy(&t.name),
+            shape: info.shape.clone(),
+            encoding: info.encoding,
+        };
+        ctx.entries.insert(t.name.clone(), Entry::Weight(weight));
+    }
+    for port in graph.inputs.iter().filter(|p| file.get(&p.name).is_none()) {
+        input(&mut ctx, port).map_err(|e| stop(path, &port.name, e))?;
+    }
+    let mut refused_nodes = Refused::default();
+    nodes(&mut ctx, &graph.nodes, 0, &mut refused_nodes)?;
+    if !refused_nodes.0.is_empty() {
+        return Err(report(path, &refused_nodes).into());
+    }
+    for port in &graph.outputs {
+        let value = ctx.value_of(&port.name).map_err(|e| stop(path, &port.name, e))?;
+        ctx.builder.output(&port.name, value);
+        if let Some(how) = ctx.rounded.get(&port.name).cloned() {
+            annotate_output(&mut ctx, value, &how);
+        }
+    }
+    let (computed, exprs) = (std::mem::take(&mut ctx.computed), std::mem::take(&mut ctx.exprs));
+    let graph: Graph = ctx.builder.finish().map_err(ModelError::from)?;
+    Ok((Draft { graph, exprs }, computed))
+}
+
+fn stop(path: &Path, name: &str, fault: Fault) -> Stop {
+    match fault {
+        Fault::Bind(symbols) => Stop::Bind(symbols.into_iter().next().unwrap_or_default()),
+        Fault::Unsupported(why) => Stop::Error(refused(path, format!("`{name}` {why}"))),
+        Fault::Graph(e) => Stop::Error(e.into()),
+    }
+}
+
+fn report(path: &Path, all: &Refused) -> ModelError {
+    let mut grouped: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
+    for (op, node, why) in &all.0 {
+        grouped.entry((op, why)).or_default().push(node.clone());
+    }
+    let lines = grouped.iter().map(|((op, why), nodes)| format!("{op} ({}) {why}", some(nodes)));
+    refused(path, format!("cannot be read: {}", lines.collect::<Vec<_>>().join("; ")))
+}
+
+/// A name that dimension expressions can hold.
+pub(super) fn symbol(name: &str) -> String {
+    let plain: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+    if plain.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') { plain } else { format!("d{plain}") }
+}
+
+fn input(ctx: &mut Context<'_>, port: &OnnxPort) -> Lower<()> {
+    let ty = match port.element {
+        0 => ValueType::Float,
+        e => ops::tables::value_type(e.into())?,
+    };
+    let Some(dims) = &port.shape else { return unsupported("has no shape: run shape inference on the file") };
+    let mut shape = Shape::new();
+    for (axis, d) in dims.iter().enumerate() {
+        let name = match d {
+            // Some exporters write 0 for a size that is not known.
+            OnnxDim::Size(n) if *n > 0 => {
+                shape.push((*n).into());
+                continue;
+            }
+            OnnxDim::Name(n) => symbol(n),
+            _ => symbol(&format!("{}_{axis}", port.name)),
+        };
+        match ctx.bindings.get(&name) {
+            Some(size) => shape.push((*size).into()),
+            None => {
+                let size = if axis == 0 { 1 } else { default_size(&name) };
+                ctx.builder.default_size(&name, size as usize);
+                shape.push(Dim::symbol(&name));
+            }
+        }
+    }
+    let value = ctx.builder.input(&port.name, shape, ty);
+    ctx.entries.insert(port.name.clone(), Entry::Value(value));
+    Ok(())
+}
+
+fn nodes(ctx: &mut Context<'_>, all: &[OnnxNode], depth: usize, refused: &mut Refused) -> Result<(), Stop> {
+    for node in all {
+        match one(ctx, node, depth, refused) {
+            Ok(()) => {}
+            Err(Stop::Bind(s)) => return Err(Stop::Bind(s)),
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+fn one(ctx: &mut Context<'_>, node: &OnnxNode, depth: usize, refused: &mut Refused) -> Result<(), Stop> {
+    let lost = |n: &String| matches!(ctx.entries.get(n), Some(Entry::Unknown));
+    if node.inputs.iter().any(lost) {
+        // What it lacks is on the list already.
+        node.outputs.iter().for_each(|o| {
+            ctx.entries.insert(o.clone(), Entry::Unknown);
+        });
+        return Ok(());
+    }
+    let result = if node.op == "If" && node.domain.is_empty() {
+        return branch(ctx, node, depth, refused);
+    } else {
+        read(ctx, node)
+    };
+    match result {
+        Ok(entries) => {
+            for (name, entry) in node.outputs.iter().zip(entries) {
+                if !name.is_empty() {
+                    ctx.entries.insert(name.clone(), entry);
+                }
+            }
+        }
+        Err(Fault::Bind(symbols)) => {
+            let open = symbols.into_iter().find(|s| !ctx.bindings.contains_key(s));
+            return Err(Stop::Bind(open.unwrap_or_default()));
+        }
+        Err(Fault::Unsupported(why)) => lose(ctx, node, why, refused),
+        Err(Fault::Graph(e)) => lose(ctx, node, e.to_string(), refused),
+    }
+    Ok(())
+}
+
+fn lose(ctx: &mut Context<'_>, node: &OnnxNode, why: String, refused: &mut Refused) {
+    refused.0.push((node.op.clone(), label(node), why));
+    node.outputs.iter().for_each(|o| {
+        ctx.entries.insert(o.clone(), Entry::Unknown);
+    });
+}
+
+fn read(ctx: &mut Context<'_>, node: &OnnxNode) -> Lower<Vec<Entry>> {
+    let known = Call { node, path: String::new() };
+    if !matches!(node.op.as_str(), "QuantizeLinear" | "DequantizeLinear")
+        && let Some(entries) = fold::fold(ctx, &known)?
+    {
+        return Ok(entries);
+    }
+    let output = node.outputs.first().map_or("", String::as_str);
+    let path = ctx.names.path(&node.name, &node.op, output, ops::weight_name(ctx, node));
+    let call = Call { node, path };
+    let entries = ops::lower(ctx, &call)?;
+    annotate(ctx, &call, &entries);
+    Ok(entries)
+}
+
+/// Rounded operands are annotations of the node that reads them.
+fn annotate(ctx: &mut Context<'_>, c: &Call<'_>, made: &[Entry]) {
+    if matches!(c.node.op.as_str(), "QuantizeLinear" | "DequantizeLinear") || !matches!(made.first(), Some(Entry::Value(_))) {
+        return;
+    }
+    let mut position = 0;
+    for (i, name) in c.node.inputs.iter().enumerate() {
+        let constant = ctx.is_constant(name);
+        if let Some(how) = ctx.rounded.get(name) {
+            let target = if constant && i == 1 { QuantTarget::Weight } else { QuantTarget::Input(position) };
+            let mut note = how.annotation(target.clone());
+            // A MatMul's matrix is stored the other way round here.
+            if let (QuantTarget::Weight, pomona_graph::Annotation::Quantisation { axis: Some(a), .. }) = (target, &mut note)
+            {
+                let turned = c.node.op == "MatMul" || (c.node.op == "Gemm" && c.int_or("transB", 0) == 0);
+                *a = if turned { 1 - (*a).min(1) } else { *a };
+            }
+            if !(constant && i > 1) {
+                ctx.builder.annotate(&c.path, note);
+            }
+        }
+        position += usize::from(!constant);
+    }
+}
+
+fn annotate_output(ctx: &mut Context<'_>, value: pomona_graph::ValueId, how: &ops::Rounding) {
+    if let Some((path, k)) = ctx.builder.producer(value) {
+        ctx.builder.annotate(&path, how.annotation(QuantTarget::Output(k)));
+    }
+}
+
+/// A branch whose condition is known is written out; a live one is refused.
+fn branch(ctx: &mut Context<'_>, node: &OnnxNode, depth: usize, refused: &mut Refused) -> Result<(), Stop> {
+    let call = Call { node, path: String::new() };
+    let condition = ctx.host(&call, 0).and_then(|h| h.scalar());
+    let Some(condition) = condition else {
+        lose(ctx, node, "decides while it runs; a graph is one step without control flow".to_owned(), refused);
+        return Ok(());
+    };
+    let name = if condition != 0.0 { "then_branch" } else { "else_branch" };
+    let Some(OnnxValue::Graph(inner)) = call.attribute(name) else {
+        lose(ctx, node, format!("has no {name}"), refused);
+        return Ok(());
+    };
+    if depth > MAX_DEPTH {
+        lose(ctx, node, format!("nests more than {MAX_DEPTH} branches"), refused);
+        return Ok(());
+    }
+    for t in &inner.initializers {
+        let name = t.name.clone();
+        let mut tensor = t.clone();
+        tensor.name = ctx.free_name(&name);
+        match args::attribute_tensor(ctx, tensor) {
+            Ok(entry) => {
+                ctx.entries.insert(name, entry);
+            }
+            Err(_) => lose(ctx, node, format!("`{name}` in its branch is not read"), refused),
+        }
+    }
+    let unknown = inner.nodes.iter().find(|n| !ops::is_known(&n.domain, &n.op));
+    if let Some(n) = unknown {
+        lose(ctx, node, format!("uses {} in its branch", n.op), refused);
+        return Ok(());
+    }
+    nodes(ctx, &inner.nodes, depth + 1, refused)?;
+    for (outer, port) in node.outputs.iter().zip(&inner.outputs) {
+        let entry = ctx.entries.get(&port.name).cloned().unwrap_or(Entry::Unknown);
+        ctx.entries.insert(outer.clone(), entry);
+    }
+    Ok(())
+}
