@@ -31,7 +31,25 @@ pub struct Dim {
     terms: Vec<(Vec<Atom>, i64)>,
 }
 
+/// A factor of a product in a [`Dim`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DimFactor {
+    /// A symbol.
+    Symbol(String),
+    /// The first divided by the second, rounded down.
+    Floor(Dim, Dim),
+}
+
 impl Dim {
+    /// The sum that this is: products of factors, each with its integer; the empty product is the constant.
+    pub fn terms(&self) -> Vec<(Vec<DimFactor>, i64)> {
+        let factor = |a: &Atom| match a {
+            Atom::Symbol(s) => DimFactor::Symbol(s.to_string()),
+            Atom::Floor(a, b) => DimFactor::Floor(Dim::clone(a), Dim::clone(b)),
+        };
+        self.terms.iter().map(|(atoms, n)| (atoms.iter().map(factor).collect(), *n)).collect()
+    }
+
     /// The symbol `name`.
     pub fn symbol(name: impl AsRef<str>) -> Self {
         Self { terms: vec![(vec![Atom::Symbol(name.as_ref().into())], 1)] }

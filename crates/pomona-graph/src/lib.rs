@@ -15,6 +15,7 @@ mod graph;
 mod op;
 mod recipe;
 mod region;
+mod rope;
 mod shape;
 mod tensor;
 pub mod toys;
@@ -23,7 +24,7 @@ mod validate;
 pub use annotation::{Annotation, QuantTarget};
 pub use axis::{AxisGroup, ChannelGroup, ChannelMember, Side, axis_groups, channel_groups, keep_edits};
 pub use build::GraphBuilder;
-pub use dim::{Bindings, Dim, Shape, show_shape};
+pub use dim::{Bindings, Dim, DimFactor, Shape, show_shape};
 pub use dim_parse::parse as parse_dim;
 pub use edit::{
     ChangedTensor, Cost, Edit, GraphDiff, PLAN_VERSION, Plan, RemovedModule, Target, apply, diff, renamed,
@@ -39,5 +40,6 @@ pub use region::{
     NamedBlock, Region, RegionKind, SideOutput, blocks, named_blocks, region_at, regions, span, sublayers,
     why_not,
 };
+pub use rope::rope_frequencies;
 pub use shape::infer;
 pub use tensor::{Role, Slot, TensorDef, TensorId};

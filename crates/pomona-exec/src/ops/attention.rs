@@ -1,7 +1,7 @@
 //! Attention on flat heads, and rotary embedding.
 
 use burn::tensor::Shape;
-use pomona_graph::{AttentionAttrs, RopeAttrs, RopePairing, RopeScaling};
+use pomona_graph::{AttentionAttrs, RopeAttrs, RopePairing, rope_frequencies};
 
 use super::Call;
 use crate::burn_types::{ActivationOps, B, D, FloatTensorOps, host};
@@ -93,36 +93,6 @@ pub(super) fn attention(c: &Call<'_>, a: &AttentionAttrs) -> Result<Tensor> {
     Tensor::float(out, device).reshape(&[s.batch, s.queries, s.heads * s.dv])
 }
 
-/// Angles a position turns by, one for each pair of channels.
-pub(super) fn frequencies(a: &RopeAttrs) -> Vec<f32> {
-    let half = a.rotary / 2;
-    let base = |i: usize| (1.0 / (a.theta as f32).powf(2.0 * i as f32 / a.rotary as f32)) as f64;
-    (0..half)
-        .map(|i| {
-            let f = base(i);
-            let scaled = match &a.scaling {
-                RopeScaling::None => f,
-                RopeScaling::Linear { factor } => f / factor,
-                RopeScaling::Divisors { divisors } => f / divisors.get(i).copied().unwrap_or(1.0),
-                RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_context } => {
-                    let original = *original_context as f64;
-                    let wavelength = 2.0 * std::f64::consts::PI / f;
-                    if wavelength < original / high_freq_factor {
-                        f
-                    } else if wavelength > original / low_freq_factor {
-                        f / factor
-                    } else {
-                        let smooth =
-                            (original / wavelength - low_freq_factor) / (high_freq_factor - low_freq_factor);
-                        (1.0 - smooth) * f / factor + smooth * f
-                    }
-                }
-            };
-            scaled as f32
-        })
-        .collect()
-}
-
 pub(super) fn rope(c: &Call<'_>, a: &RopeAttrs) -> Result<Tensor> {
     let (x, positions) = (c.input(0)?, c.input(1)?);
     let [batch, tokens, width] = *x.shape() else {
@@ -134,7 +104,7 @@ pub(super) fn rope(c: &Call<'_>, a: &RopeAttrs) -> Result<Tensor> {
     if !shared && found.len() != batch * tokens {
         return Err(c.fault(format!("{positions:?} does not give {batch} x {tokens} positions")));
     }
-    let frequencies = frequencies(a);
+    let frequencies = rope_frequencies(a);
     let angles: Vec<f32> =
         found.iter().flat_map(|p| frequencies.iter().map(move |f| *p as f32 * f)).collect();
     let cos: Vec<f32> = angles.iter().map(|a| a.cos()).collect();

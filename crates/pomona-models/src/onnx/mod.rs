@@ -7,6 +7,7 @@
 mod args;
 mod clean;
 mod context;
+pub(crate) mod export;
 mod fold;
 mod host;
 mod inline;
