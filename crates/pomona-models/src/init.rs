@@ -50,7 +50,8 @@ pub fn init(
     let (known, _) = families::of_config(&config).ok_or_else(|| opaque::unknown(&path, &config))?;
     let deviation = fields.positive_or("initializer_range", 0.02)?;
     let graph = known.graph(&fields)?;
-    let mut planned = Planned { items: Vec::new(), import: Recipe::default(), dtypes: BTreeMap::new() };
+    let mut planned =
+        Planned { items: Vec::new(), import: Recipe::default(), dtypes: BTreeMap::new(), onnx: None };
     let mut bytes = 0;
     for (id, t) in graph.iter_tensors() {
         let user = graph.nodes.iter().find_map(|n| {

@@ -13,8 +13,7 @@ use crate::{gguf, manifest, onnx, opaque, pipeline};
 /// The file in which this program describes an output.
 pub(crate) const MANIFEST: &str = "pomona.json";
 pub(crate) const CONFIG: &str = "config.json";
-const READ: &str =
-    "a directory with config.json and weights, a diffusers pipeline, a .gguf, an .onnx, or a config.json is read";
+const READ: &str = "a directory with config.json and weights, a diffusers pipeline, a .gguf, an .onnx, or a config.json is read";
 
 /// Opens a Hugging Face directory (a hub cache's snapshot too; a whole diffusers pipeline too), a `.gguf`, an `.onnx`, a bare
 /// `config.json`, or an output of this program. Only headers are read.

@@ -79,6 +79,9 @@ pub(crate) fn stock_form(
 ) -> Result<std::result::Result<StockForm, Vec<String>>> {
     let known = component.known().filter(|_| !component.is_opaque());
     let form = match known {
+        None if !component.is_opaque() => {
+            return Ok(Err(vec!["it came as ONNX, which has no config for stock loaders".to_owned()]));
+        }
         None => return Ok(opaque_form(component, lineage, edited)),
         Some(Known::Decoder(family)) => decoder_form(component, family, edited),
         Some(Known::Network(network)) => network_form(component, network, edited),

@@ -8,9 +8,9 @@ use pomona_store::{Checkpoint, Format};
 use crate::config::{Fields, read_object};
 use crate::error::{ModelError, Result};
 use crate::families;
-use crate::gguf;
 use crate::manifest;
 use crate::model::{Component, Model, import_by_name};
+use crate::{gguf, onnx};
 
 /// Opens an output directory and checks every shape: the graph of `pomona.json` against the files, and, where a stock
 /// loader is to read them, the graph that it would build from config.json or the GGUF metadata.
@@ -44,6 +44,15 @@ fn stock_graph(component: &Component) -> Result<Option<Graph>> {
     let config_path = dir.join("config.json");
     if file.format() == Format::Gguf {
         return Ok(Some(gguf::import(file)?.graph));
+    }
+    if file.format() == Format::Onnx {
+        let mut again = Checkpoint::open(file.path())?;
+        let found = onnx::import(&mut again)?.graph;
+        if found.outputs.len() != component.graph.outputs.len() + component.graph.states.len() {
+            let message = "does not give the outputs that the graph has".to_owned();
+            return Err(ModelError::Verify { path: file.path().to_owned(), message });
+        }
+        return Ok(None);
     }
     if !config_path.is_file() {
         return Ok(None);

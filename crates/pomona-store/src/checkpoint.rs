@@ -204,7 +204,8 @@ impl Checkpoint {
         let first_parts: Vec<&String> =
             names.iter().filter(|n| n.contains("-00001-of-") && n.ends_with(".gguf")).collect();
         let split = if let [one] = first_parts[..] { Some(one.clone()) } else { None };
-        if let Some(file) = only(".safetensors").or_else(|| only(".gguf")).or(split).or_else(|| only(".onnx")) {
+        if let Some(file) = only(".safetensors").or_else(|| only(".gguf")).or(split).or_else(|| only(".onnx"))
+        {
             return Self::open(dir.join(file));
         }
         Err(StoreError::NotACheckpoint {

@@ -16,8 +16,9 @@ fn goldens() -> PathBuf {
 
 fn cases(dir: &Path) -> Vec<PathBuf> {
     let files = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
-    let mut out: Vec<PathBuf> =
-        files.filter(|p| p.extension().is_some_and(|e| e == "onnx") && p.with_extension("safetensors").is_file()).collect();
+    let mut out: Vec<PathBuf> = files
+        .filter(|p| p.extension().is_some_and(|e| e == "onnx") && p.with_extension("safetensors").is_file())
+        .collect();
     out.sort();
     out
 }
@@ -31,8 +32,12 @@ fn distance(component: &Component, golden: &Checkpoint) -> Result<f32, String> {
         let values = golden.decode(info).unwrap();
         let tensor = match graph.value(port.value).ty {
             ValueType::Float => Tensor::from_f32(values, &info.shape, &device),
-            ValueType::Int => Tensor::from_i64(values.iter().map(|v| *v as i64).collect(), &info.shape, &device),
-            ValueType::Bool => Tensor::from_bool(values.iter().map(|v| *v != 0.0).collect(), &info.shape, &device),
+            ValueType::Int => {
+                Tensor::from_i64(values.iter().map(|v| *v as i64).collect(), &info.shape, &device)
+            }
+            ValueType::Bool => {
+                Tensor::from_bool(values.iter().map(|v| *v != 0.0).collect(), &info.shape, &device)
+            }
         };
         feeds.insert(port.value, tensor.unwrap());
     }
@@ -49,7 +54,9 @@ fn distance(component: &Component, golden: &Checkpoint) -> Result<f32, String> {
         let got: Vec<f32> = match tensor.kind() {
             pomona_exec::Kind::Float => tensor.to_f32().unwrap(),
             pomona_exec::Kind::Int => tensor.as_i64().unwrap().iter().map(|v| *v as f32).collect(),
-            pomona_exec::Kind::Bool => tensor.as_bool().unwrap().iter().map(|v| f32::from(u8::from(*v))).collect(),
+            pomona_exec::Kind::Bool => {
+                tensor.as_bool().unwrap().iter().map(|v| f32::from(u8::from(*v))).collect()
+            }
         };
         let scale = want.iter().fold(1.0_f32, |m, v| m.max(v.abs()));
         let gap = got.iter().zip(&want).fold(0.0_f32, |m, (a, b)| m.max((a - b).abs()));
@@ -68,7 +75,9 @@ fn check(dir: &Path) {
             distance(m.only().unwrap(), &golden).map(|d| (d, nodes, m.graph().unwrap().parameters()))
         });
         match result {
-            Ok((d, nodes, parameters)) if d <= 1.0 => println!("{name}: {d:.3} of the tolerance, {nodes} operators, {parameters} parameters"),
+            Ok((d, nodes, parameters)) if d <= 1.0 => {
+                println!("{name}: {d:.3} of the tolerance, {nodes} operators, {parameters} parameters")
+            }
             Ok((d, ..)) => failed.push(format!("{name}: {d} times the tolerance")),
             Err(e) => failed.push(format!("{name}: {e}")),
         }

@@ -101,6 +101,8 @@ pub enum Format {
     Hf,
     /// model.gguf for llama.cpp
     Gguf,
+    /// model.onnx for ONNX Runtime and everything that reads ONNX
+    Onnx,
     /// safetensors and pomona.json: holds every plan
     Pomona,
 }
@@ -286,6 +288,9 @@ pub struct WriteOptions {
     /// Replace an existing output when the new one is done
     #[arg(long)]
     pub force: bool,
+    /// Operator set of an ONNX output
+    #[arg(long, value_name = "N", default_value_t = 17, value_parser = clap::value_parser!(u32).range(17..=22))]
+    pub opset: u32,
     /// Leave out tensors that the architecture does not have
     #[arg(long)]
     pub drop_unused: bool,

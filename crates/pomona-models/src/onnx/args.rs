@@ -14,7 +14,9 @@ pub(super) fn ints(ctx: &Context<'_>, c: &Call<'_>, name: &str, input: usize) ->
     match (ctx.name(c, input), ctx.host(c, input)) {
         (None, _) => Ok(None),
         (_, Some(h)) => h.i64s().map(Some),
-        (Some(n), None) => unsupported(format!("`{name}` (`{n}`) is computed from data: a constant was expected")),
+        (Some(n), None) => {
+            unsupported(format!("`{name}` (`{n}`) is computed from data: a constant was expected"))
+        }
     }
 }
 
@@ -26,7 +28,9 @@ pub(super) fn float(ctx: &Context<'_>, c: &Call<'_>, name: &str, input: usize) -
     match (ctx.name(c, input), ctx.host(c, input).and_then(|h| h.scalar())) {
         (None, _) => Ok(None),
         (_, Some(v)) => Ok(Some(v)),
-        (Some(n), None) => unsupported(format!("`{name}` (`{n}`) is computed from data: a constant was expected")),
+        (Some(n), None) => {
+            unsupported(format!("`{name}` (`{n}`) is computed from data: a constant was expected"))
+        }
     }
 }
 
@@ -115,13 +119,19 @@ pub(super) fn slices(ctx: &Context<'_>, c: &Call<'_>, rank: usize) -> Lower<Vec<
         match (ctx.name(c, i), ctx.host(c, i)) {
             (None, _) => Ok(None),
             (_, Some(h)) => Ok(Some(h.dims()?.to_vec())),
-            (Some(n), None) => unsupported(format!("`{name}` (`{n}`) is computed from data: a constant was expected")),
+            (Some(n), None) => {
+                unsupported(format!("`{name}` (`{n}`) is computed from data: a constant was expected"))
+            }
         }
     };
     let (starts, ends) = (list("starts", 1)?.unwrap_or_default(), list("ends", 2)?.unwrap_or_default());
     let axes = ints(ctx, c, "axes", 3)?.unwrap_or_else(|| (0..starts.len() as i64).collect());
     let steps = ints(ctx, c, "steps", 4)?.unwrap_or_else(|| vec![1; starts.len()]);
-    if ends.len() != starts.len() || axes.len() != starts.len() || steps.len() != starts.len() || steps.contains(&0) {
+    if ends.len() != starts.len()
+        || axes.len() != starts.len()
+        || steps.len() != starts.len()
+        || steps.contains(&0)
+    {
         return unsupported("its starts, ends, axes and steps do not fit together");
     }
     let all = starts.into_iter().zip(ends).zip(axes.into_iter().zip(steps));

@@ -413,8 +413,7 @@ fn host_of_bytes(encoding: Encoding, shape: &[usize], bytes: &[u8]) -> Host {
     }
     let mut values = vec![0.0; shape.iter().product()];
     decode(encoding, bytes, &mut values);
-    let weight =
-        Weight { name: String::new(), expr: Expr::copy(""), shape: shape.to_vec(), encoding };
+    let weight = Weight { name: String::new(), expr: Expr::copy(""), shape: shape.to_vec(), encoding };
     host_of_floats(&weight, values)
 }
 

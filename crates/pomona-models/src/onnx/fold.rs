@@ -73,7 +73,8 @@ fn constant(ctx: &mut Context<'_>, c: &Call<'_>) -> Lower<Vec<Entry>> {
 
 /// Rearrangements of a tensor of the file stay a recipe over it, whatever its size.
 fn rearranged(ctx: &Context<'_>, c: &Call<'_>, w: &Weight) -> Lower<Option<Weight>> {
-    let static_shape = |dims: Vec<Dim>| dims.iter().map(|d| number(d).map(|n| n as usize)).collect::<Lower<Vec<usize>>>();
+    let static_shape =
+        |dims: Vec<Dim>| dims.iter().map(|d| number(d).map(|n| n as usize)).collect::<Lower<Vec<usize>>>();
     let rank = w.shape.len();
     let of: Vec<Dim> = w.shape.iter().map(|d| (*d).into()).collect();
     Ok(match c.node.op.as_str() {
@@ -285,7 +286,8 @@ fn slice(ctx: &Context<'_>, c: &Call<'_>, x: &Host) -> Lower<Host> {
     let mut out = x.clone();
     for s in args::slices(ctx, c, x.shape.len())? {
         let n = out.shape[s.axis] as i64;
-        let clamp = |v: i64, low: i64, high: i64| (if v < 0 { v.saturating_add(n) } else { v }).clamp(low, high);
+        let clamp =
+            |v: i64, low: i64, high: i64| (if v < 0 { v.saturating_add(n) } else { v }).clamp(low, high);
         let (start, end) = (number(&s.start)?, number(&s.end)?);
         let mut positions = Vec::new();
         if s.step > 0 {
@@ -332,7 +334,10 @@ fn range(h: &[Host]) -> Lower<Option<Vec<Host>>> {
         return Ok(None);
     }
     let n = count as usize;
-    Ok(Some(vec![Host { shape: vec![n], data: Data::Floats((0..n).map(|i| start + i as f64 * step).collect()) }]))
+    Ok(Some(vec![Host {
+        shape: vec![n],
+        data: Data::Floats((0..n).map(|i| start + i as f64 * step).collect()),
+    }]))
 }
 
 fn choose(condition: &Host, a: &Host, b: &Host) -> Lower<Host> {
@@ -340,11 +345,16 @@ fn choose(condition: &Host, a: &Host, b: &Host) -> Lower<Host> {
     let shape = condition.shape.clone();
     let data = match (&a.data, &b.data) {
         (Data::Ints(x), Data::Ints(y)) => Data::Ints(
-            mask.iter().zip(x.iter().zip(y)).map(|(m, (p, q))| if *m { p.clone() } else { q.clone() }).collect(),
+            mask.iter()
+                .zip(x.iter().zip(y))
+                .map(|(m, (p, q))| if *m { p.clone() } else { q.clone() })
+                .collect(),
         ),
         _ => {
             let (x, y) = (a.f64s()?, b.f64s()?);
-            Data::Floats(mask.iter().zip(x.iter().zip(&y)).map(|(m, (p, q))| if *m { *p } else { *q }).collect())
+            Data::Floats(
+                mask.iter().zip(x.iter().zip(&y)).map(|(m, (p, q))| if *m { *p } else { *q }).collect(),
+            )
         }
     };
     Ok(Host { shape, data })

@@ -156,9 +156,9 @@ pub(super) fn binary(function: BinaryFn, a: &Host, b: &Host) -> Lower<Host> {
     let shape = broadcast(&a.shape, &b.shape)?;
     let (a, b) = (a.expand(&shape)?, b.expand(&shape)?);
     let data = match (&a.data, &b.data) {
-        (Data::Ints(x), Data::Ints(y)) if function.is_predicate() => Data::Bools(
-            x.iter().zip(y).map(|(p, q)| compare_dims(function, p, q)).collect::<Lower<_>>()?,
-        ),
+        (Data::Ints(x), Data::Ints(y)) if function.is_predicate() => {
+            Data::Bools(x.iter().zip(y).map(|(p, q)| compare_dims(function, p, q)).collect::<Lower<_>>()?)
+        }
         (Data::Ints(x), Data::Ints(y)) => {
             Data::Ints(x.iter().zip(y).map(|(p, q)| dims(function, p, q)).collect::<Lower<_>>()?)
         }

@@ -45,7 +45,11 @@ fn expand(
     if depth > MAX_DEPTH {
         return Err(format!("function `{}` nests more than {MAX_DEPTH} calls", call.op));
     }
-    let label = if call.name.is_empty() { call.outputs.first().cloned().unwrap_or_default() } else { call.name.clone() };
+    let label = if call.name.is_empty() {
+        call.outputs.first().cloned().unwrap_or_default()
+    } else {
+        call.name.clone()
+    };
     let mut names: HashMap<&str, String> = HashMap::new();
     for (i, name) in function.inputs.iter().enumerate() {
         names.insert(name, call.inputs.get(i).cloned().unwrap_or_default());

@@ -18,11 +18,15 @@ mod walk;
 use std::collections::BTreeMap;
 
 use pomona_graph::{Bindings, Expr, Graph, Recipe, RecipeOutput};
-use pomona_store::Checkpoint;
+use pomona_store::onnx::{OnnxGraph, element};
+use pomona_store::{Checkpoint, Encoding};
 use serde_json::{Value, json};
 
 use crate::error::{ModelError, Result, file_error};
+use crate::model::Component;
 
+/// Where the config of a model that came as ONNX says so.
+pub(crate) const CONFIG_KEY: &str = "onnx";
 /// Operator sets that are read.
 const OPSETS: std::ops::RangeInclusive<i64> = 7..=22;
 /// Sizes of symbols that a file's shape arithmetic needs: those of usual networks.
@@ -36,8 +40,6 @@ pub(crate) struct Imported {
     pub config: Value,
     pub graph: Graph,
     pub import: Recipe,
-    /// Sizes that could not stay symbolic, and what they are now.
-    pub bound: Bindings,
 }
 
 /// A graph under construction: its tensors are made by these expressions.
@@ -76,7 +78,10 @@ pub(crate) fn import(file: &mut Checkpoint) -> Result<Imported> {
                 bound.insert(symbol, size);
             }
             Err(walk::Stop::Bind(symbol)) => {
-                return Err(file_error(&path, format!("computes with `{symbol}` and other open sizes: fix them")));
+                return Err(file_error(
+                    &path,
+                    format!("computes with `{symbol}` and other open sizes: fix them"),
+                ));
             }
             Err(walk::Stop::Error(e)) => return Err(e),
         }
@@ -93,10 +98,31 @@ pub(crate) fn import(file: &mut Checkpoint) -> Result<Imported> {
     let import = Recipe { outputs: outputs.collect::<Result<_>>()? };
     import.check(&|name| crate::model::source_of(Some(file), name))?;
     let config = json!({
-        "onnx": {"ir_version": model.ir_version, "opset": opset, "producer": model.producer,
-            "graph": model.graph.name, "bound": bound},
+        CONFIG_KEY: {"ir_version": model.ir_version, "opset": opset, "producer": model.producer,
+            "graph": model.graph.name, "bound": bound, "ports": ports(&model.graph)},
     });
-    Ok(Imported { config, graph: draft.graph, import, bound })
+    Ok(Imported { config, graph: draft.graph, import })
+}
+
+/// Element types of inputs and outputs that are not what values of a graph are written as.
+fn ports(graph: &OnnxGraph) -> BTreeMap<String, i32> {
+    let initializers: Vec<&str> = graph.initializers.iter().map(|t| t.name.as_str()).collect();
+    let inputs = graph.inputs.iter().filter(|p| !initializers.contains(&p.name.as_str()));
+    let all = inputs.chain(&graph.outputs);
+    let usual = [0, element::FLOAT, element::INT64, element::BOOL];
+    all.filter(|p| !usual.contains(&p.element)).map(|p| (p.name.clone(), p.element)).collect()
+}
+
+/// How a component's graph is written: ports keep the types that its source had.
+pub(crate) fn export_options(
+    component: &Component,
+    opset: i64,
+    encodings: BTreeMap<String, Encoding>,
+) -> export::ExportOptions {
+    let found = component.config.get(CONFIG_KEY).and_then(|c| c.get("ports")).and_then(Value::as_object);
+    let number = |v: &Value| v.as_i64().and_then(|n| i32::try_from(n).ok());
+    let ports = found.into_iter().flatten().filter_map(|(k, v)| Some((k.clone(), number(v)?))).collect();
+    export::ExportOptions { opset, ports, encodings }
 }
 
 /// A usual size of a symbol.

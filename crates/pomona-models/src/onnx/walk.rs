@@ -33,7 +33,8 @@ impl From<ModelError> for Stop {
 pub(super) fn refuse_unknown(path: &Path, graph: &OnnxGraph) -> Result<(), ModelError> {
     let mut missing: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for node in graph.nodes.iter().filter(|n| !ops::is_known(&n.domain, &n.op)) {
-        let op = if node.domain.is_empty() { node.op.clone() } else { format!("{}.{}", node.domain, node.op) };
+        let op =
+            if node.domain.is_empty() { node.op.clone() } else { format!("{}.{}", node.domain, node.op) };
         missing.entry(op).or_default().push(label(node));
     }
     if let Some(kind) = graph.unread.first() {
@@ -227,7 +228,9 @@ fn read(ctx: &mut Context<'_>, node: &OnnxNode) -> Lower<Vec<Entry>> {
 
 /// Rounded operands are annotations of the node that reads them.
 fn annotate(ctx: &mut Context<'_>, c: &Call<'_>, made: &[Entry]) {
-    if matches!(c.node.op.as_str(), "QuantizeLinear" | "DequantizeLinear") || !matches!(made.first(), Some(Entry::Value(_))) {
+    if matches!(c.node.op.as_str(), "QuantizeLinear" | "DequantizeLinear")
+        || !matches!(made.first(), Some(Entry::Value(_)))
+    {
         return;
     }
     let mut position = 0;
@@ -237,7 +240,8 @@ fn annotate(ctx: &mut Context<'_>, c: &Call<'_>, made: &[Entry]) {
             let target = if constant && i == 1 { QuantTarget::Weight } else { QuantTarget::Input(position) };
             let mut note = how.annotation(target.clone());
             // A MatMul's matrix is stored the other way round here.
-            if let (QuantTarget::Weight, pomona_graph::Annotation::Quantisation { axis: Some(a), .. }) = (target, &mut note)
+            if let (QuantTarget::Weight, pomona_graph::Annotation::Quantisation { axis: Some(a), .. }) =
+                (target, &mut note)
             {
                 let turned = c.node.op == "MatMul" || (c.node.op == "Gemm" && c.int_or("transB", 0) == 0);
                 *a = if turned { 1 - (*a).min(1) } else { *a };
@@ -261,7 +265,12 @@ fn branch(ctx: &mut Context<'_>, node: &OnnxNode, depth: usize, refused: &mut Re
     let call = Call { node, path: String::new() };
     let condition = ctx.host(&call, 0).and_then(|h| h.scalar());
     let Some(condition) = condition else {
-        lose(ctx, node, "decides while it runs; a graph is one step without control flow".to_owned(), refused);
+        lose(
+            ctx,
+            node,
+            "decides while it runs; a graph is one step without control flow".to_owned(),
+            refused,
+        );
         return Ok(());
     };
     let name = if condition != 0.0 { "then_branch" } else { "else_branch" };

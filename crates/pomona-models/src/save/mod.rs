@@ -10,24 +10,28 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use pomona_graph::{Graph, Recipe, compose};
-use pomona_store::{GgufWriter, OutputDir, OutputOptions, SafetensorsWriter, TensorSink, TensorSpec};
+use pomona_store::{
+    GgufWriter, OnnxWriter, OutputDir, OutputOptions, SafetensorsWriter, TensorSink, TensorSpec,
+};
 use serde_json::Value;
 
 use crate::error::{ModelError, Result};
 use crate::families::Known;
-use crate::gguf;
 use crate::manifest::{self, Manifest, Origin, VERSION};
 use crate::model::{Component, Model};
 use crate::open::MANIFEST;
 use crate::recipe_exec::{Progress, sources, write_recipe};
 use crate::stock::{Loader, StockForm, stock_form};
 use crate::verify::verify_output;
+use crate::{gguf, onnx};
 pub use options::{Figure, OutputFormat, SaveOptions, SavedReport};
 pub(crate) use side::{pretty, set_dtype};
 pub(crate) use weights::{Planned, carried};
 
 /// Room for headers and the index beside weights, side files and manifest.
 const HEADER_BYTES: u64 = 16 << 20;
+/// The oldest operator set that is written.
+const OPSET: i64 = 17;
 const GGUF_FILE: &str = "model.gguf";
 
 /// Whether stock libraries (transformers, diffusers) can hold an edited graph of this model, and if not, why;
@@ -114,10 +118,19 @@ fn choose(
         instead: "without --format it is saved as safetensors with pomona.json, which every command reads"
             .to_owned(),
     };
+    // What came as ONNX goes out as ONNX, where every operator of the edited graph can be written.
+    let other = || match component.config.get(onnx::CONFIG_KEY) {
+        Some(_) if onnx_trial(component, edited).is_ok() => OutputFormat::Onnx,
+        _ => OutputFormat::Pomona,
+    };
     match (format, form) {
+        (OutputFormat::Onnx, _) => match onnx_trial(component, edited) {
+            Ok(_) => Ok((OutputFormat::Onnx, None)),
+            Err(reasons) => Err(refuse("ONNX", reasons)),
+        },
         (OutputFormat::Pomona, _) => Ok((OutputFormat::Pomona, None)),
         (OutputFormat::Auto | OutputFormat::Hf, Ok(form)) => Ok((OutputFormat::Hf, Some(form))),
-        (OutputFormat::Auto, Err(_)) => Ok((OutputFormat::Pomona, None)),
+        (OutputFormat::Auto, Err(_)) => Ok((other(), None)),
         (OutputFormat::Hf, Err(reasons)) => Err(refuse("a stock directory", reasons)),
         (OutputFormat::Gguf, Err(reasons)) => Err(refuse("GGUF", reasons)),
         (OutputFormat::Gguf, Ok(form)) => {
@@ -129,6 +142,14 @@ fn choose(
             }
         }
     }
+}
+
+/// Whether every operator of a graph can be written as ONNX; if not, which cannot.
+fn onnx_trial(component: &Component, edited: &Graph) -> std::result::Result<(), Vec<String>> {
+    if edited.nodes.is_empty() {
+        return Err(vec!["its computation is not known, only its tensors".to_owned()]);
+    }
+    onnx::export::export(edited, &onnx::export_options(component, OPSET, BTreeMap::new())).map(|_| ())
 }
 
 /// A component of an output: what it is, and what is written for it.
@@ -177,7 +198,10 @@ pub fn save(
             let graph = &component.graph;
             let copies =
                 Recipe::identity(graph.tensors.iter().map(|t| (t.name.as_str(), t.shape.as_slice())));
-            let form = stock_form(component, &model.lineage, graph, Loader::Transformers)?.ok();
+            let form = match format {
+                OutputFormat::Onnx => None,
+                _ => stock_form(component, &model.lineage, graph, Loader::Transformers)?.ok(),
+            };
             plan_part(model, component, Cow::Borrowed(graph), Cow::Owned(copies), form, format, options)?
         };
         parts.push(part);
@@ -203,7 +227,11 @@ pub fn save(
     )?;
     let mut before = 0;
     for part in &parts {
-        let stem = part.component.in_folder(part.component.known().map_or("model", Known::file_stem));
+        let stem = match format {
+            OutputFormat::Onnx => "model",
+            _ => part.component.known().map_or("model", Known::file_stem),
+        };
+        let stem = part.component.in_folder(stem);
         let checkpoint = Some(part.component.weights("saving")?);
         let mut done = before;
         let mut told = |n: u64, _: u64| {
@@ -238,6 +266,7 @@ fn plan_part<'a>(
         (Some(form), OutputFormat::Gguf) => {
             weights::gguf(model, component, &graph, &whole, form, options.dtype)?
         }
+        (_, OutputFormat::Onnx) => weights::onnx(component, &graph, &whole, options)?,
         (form, _) => weights::safetensors(component, &graph, &whole, form.as_ref(), options.dtype)?,
     };
     Ok(Part { component, graph, form, planned })
@@ -256,7 +285,9 @@ pub(crate) fn write_weights(
 ) -> Result<()> {
     let specs: Vec<TensorSpec> = planned.items.iter().map(|i| i.spec.clone()).collect();
     let mut run = |sink: &mut dyn TensorSink| write_recipe(&planned.items, checkpoint, sink, progress);
-    if format == OutputFormat::Gguf {
+    if let Some(model) = &planned.onnx {
+        run(&mut OnnxWriter::new(dir, stem, model, specs, options.shard_size)?)
+    } else if format == OutputFormat::Gguf {
         run(&mut GgufWriter::new(dir, GGUF_FILE, metadata, specs)?)
     } else {
         let own = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);

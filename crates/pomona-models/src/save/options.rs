@@ -8,13 +8,15 @@ use pomona_store::Encoding;
 /// Format of an output directory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OutputFormat {
-    /// A transformers directory where it can hold the model, else as `Pomona`.
+    /// A transformers directory where it can hold the model, else ONNX where it came as ONNX, else as `Pomona`.
     #[default]
     Auto,
     /// A directory that transformers loads.
     Hf,
     /// `model.gguf`, which llama.cpp loads.
     Gguf,
+    /// `model.onnx`, which ONNX Runtime loads; above 2 GB with its weights in a file beside it.
+    Onnx,
     /// safetensors under the original names and `pomona.json`: holds every graph.
     Pomona,
 }
@@ -26,6 +28,7 @@ impl OutputFormat {
             OutputFormat::Auto => "auto",
             OutputFormat::Hf => "hf",
             OutputFormat::Gguf => "gguf",
+            OutputFormat::Onnx => "onnx",
             OutputFormat::Pomona => "pomona",
         }
     }
@@ -39,8 +42,10 @@ pub struct SaveOptions {
     /// Floating-point tensors are written in this type (f32, f16 or bf16). None: as the source stores them; quantised ones
     /// stay in GGUF and become f32 in safetensors.
     pub dtype: Option<Encoding>,
-    /// Most bytes of a safetensors file.
+    /// Most bytes of a safetensors file, and of the weights that stand in an ONNX file itself.
     pub shard_size: u64,
+    /// Operator set of an ONNX file, 17 or later.
+    pub opset: u32,
     /// An existing output is replaced, atomically.
     pub force: bool,
     /// Tensors that the graph does not read ([`Model::left_over`](crate::Model::left_over)) are left out instead of refused.
@@ -57,6 +62,7 @@ impl Default for SaveOptions {
             format: OutputFormat::Auto,
             dtype: None,
             shard_size: 5_000_000_000,
+            opset: 17,
             force: false,
             drop_unused: false,
             plan: None,

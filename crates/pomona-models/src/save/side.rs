@@ -27,6 +27,8 @@ const WEIGHTS: &[&str] = &[
     ".pth",
     ".gguf",
     ".onnx",
+    ".onnx.data",
+    ".onnx_data",
     ".h5",
     ".msgpack",
     ".ot",

@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use pomona_graph::{Expr, Graph, Op, Recipe, RecipeOutput};
+use pomona_store::onnx::{OnnxModel, element};
 use pomona_store::{Checkpoint, Encoding, Format, TensorSpec};
 
 use crate::error::{Result, tensor_error};
-use crate::gguf;
 use crate::model::{Component, Model};
 use crate::recipe_exec::{WriteItem, result_of, sources};
 use crate::stock::StockForm;
+use crate::{ModelError, gguf, onnx};
+
+use super::SaveOptions;
 
 /// The tensors of an output.
 pub(crate) struct Planned {
@@ -20,6 +23,8 @@ pub(crate) struct Planned {
     pub import: Recipe,
     /// Encoding of each graph tensor in the output.
     pub dtypes: BTreeMap<String, String>,
+    /// The nodes, where the output is an ONNX file.
+    pub onnx: Option<OnnxModel>,
 }
 
 struct Planner<'a> {
@@ -30,7 +35,8 @@ struct Planner<'a> {
 
 impl<'a> Planner<'a> {
     fn new(path: &Path, checkpoint: Option<&'a Checkpoint>) -> Self {
-        let planned = Planned { items: Vec::new(), import: Recipe::default(), dtypes: BTreeMap::new() };
+        let planned =
+            Planned { items: Vec::new(), import: Recipe::default(), dtypes: BTreeMap::new(), onnx: None };
         Self { path: path.to_owned(), checkpoint, planned }
     }
 
@@ -153,6 +159,45 @@ pub(super) fn gguf(
         planner.item(gguf::ROPE_FREQS.to_owned(), divisors, |e, _| e)?;
     }
     Ok(planner.finish())
+}
+
+/// Tensors for ONNX: those that every node reads, in the layouts that ONNX's operators have.
+pub(super) fn onnx(
+    component: &Component,
+    edited: &Graph,
+    whole: &Recipe,
+    options: &SaveOptions,
+) -> Result<Planned> {
+    let mut planner = Planner::new(&component.path, component.checkpoint.as_ref());
+    let choose = |e: Encoding, _: &[usize]| match e {
+        _ if is_float(e) && options.dtype.is_some() => options.dtype.unwrap_or(Encoding::F32),
+        Encoding::F64 => Encoding::F32,
+        _ if is_float(e) && !matches!(e, Encoding::F32 | Encoding::F16 | Encoding::Bf16) => Encoding::F32,
+        _ if element::of(e).is_none() => Encoding::F32,
+        _ => e,
+    };
+    let mut encodings = BTreeMap::new();
+    for t in &edited.tensors {
+        let (shape, found) = result_of(expr_of(&planner.path, whole, &t.name)?, planner.checkpoint)?;
+        encodings.insert(t.name.clone(), choose(found, &shape));
+    }
+    let exported =
+        onnx::export::export(edited, &onnx::export_options(component, options.opset.into(), encodings));
+    let exported = exported.map_err(|reasons| ModelError::Unrepresentable {
+        format: "ONNX".to_owned(),
+        reasons,
+        instead: "--format pomona holds every graph".to_owned(),
+    })?;
+    for t in &edited.tensors {
+        let plain = onnx::export::Stored::plain(&t.name);
+        let stored = exported.tensors.iter().find(|s| s.tensor == t.name).unwrap_or(&plain);
+        let expr = stored.write(expr_of(&planner.path, whole, &t.name)?.clone(), &t.shape);
+        let encoding = planner.item(stored.name.clone(), expr, choose)?.spec.encoding;
+        planner.record(&t.name, &t.shape, encoding, stored.read(&t.shape));
+    }
+    let mut planned = planner.finish();
+    planned.onnx = Some(exported.model);
+    Ok(planned)
 }
 
 /// Heads and their width where a tensor's rows are turned: those of the rotary node beside its projection.

@@ -63,7 +63,14 @@ impl<'a> GgufWriter<'a> {
         header.resize(data as usize, 0);
         let places = offsets.into_iter().map(|o| data + o).collect();
         let total = data + offset;
-        let file = PlannedFile { name: name.to_owned(), header, tensors: 0..specs.len(), places, leads: Vec::new(), total };
+        let file = PlannedFile {
+            name: name.to_owned(),
+            header,
+            tensors: 0..specs.len(),
+            places,
+            leads: Vec::new(),
+            total,
+        };
         Ok(Self { stream: Stream::new(out, specs, sizes, vec![file]) })
     }
 

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use super::proto::{
-    OnnxAttribute, OnnxData, OnnxDim, OnnxGraph, OnnxModel, OnnxNode, OnnxPort, OnnxTensor, OnnxValue, element,
+    OnnxAttribute, OnnxData, OnnxDim, OnnxGraph, OnnxModel, OnnxNode, OnnxPort, OnnxTensor, OnnxValue,
+    element,
 };
 use super::wire::Message;
 use crate::encoding::Encoding;
@@ -60,7 +61,10 @@ impl<'a> OnnxWriter<'a> {
         let nodes = graph(&model.graph);
         let outside = total > inline_limit || total.saturating_add(nodes.0.len() as u64) > MAX_MESSAGE;
         if nodes.0.len() as u64 > MAX_MESSAGE {
-            return Err(StoreError::Format { path, message: "its nodes alone are larger than 2 GB".to_owned() });
+            return Err(StoreError::Format {
+                path,
+                message: "its nodes alone are larger than 2 GB".to_owned(),
+            });
         }
         let name = format!("{base}.onnx");
         let (file, written) = if outside {
@@ -70,9 +74,11 @@ impl<'a> OnnxWriter<'a> {
             let mut graph = nodes;
             for ((s, size), place) in specs.iter().zip(&sizes).zip(&places) {
                 let mut t = tensor_head(s);
-                for (key, value) in
-                    [("location", location.clone()), ("offset", place.to_string()), ("length", size.to_string())]
-                {
+                for (key, value) in [
+                    ("location", location.clone()),
+                    ("offset", place.to_string()),
+                    ("length", size.to_string()),
+                ] {
                     let mut entry = Message::default();
                     entry.text(1, key);
                     entry.text(2, &value);

@@ -39,6 +39,7 @@ pub fn options(write: &WriteOptions, plan: Option<Plan>) -> SaveOptions {
         dtype: write.dtype.map(super::encoding),
         shard_size: write.shard_size.max(1 << 20),
         force: write.force,
+        opset: write.opset,
         drop_unused: write.drop_unused,
         plan,
         ..SaveOptions::default()

@@ -53,6 +53,7 @@ fn output_format(format: Option<Format>) -> OutputFormat {
         None => OutputFormat::Auto,
         Some(Format::Hf) => OutputFormat::Hf,
         Some(Format::Gguf) => OutputFormat::Gguf,
+        Some(Format::Onnx) => OutputFormat::Onnx,
         Some(Format::Pomona) => OutputFormat::Pomona,
     }
 }

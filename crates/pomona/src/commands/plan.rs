@@ -100,7 +100,12 @@ pub fn effect(model: &Model, plan: &Plan) -> Result<Effect> {
         (_, true) => "the architecture's own code",
         _ => "transformers",
     };
+    let onnx = component.config.get("onnx").is_some();
     let mut formats = match representable(model, &edited)? {
+        Err(_) if onnx => match check_format(model, &edited, OutputFormat::Onnx) {
+            Ok(_) => "the result is an ONNX file again\n".to_owned(),
+            Err(e) => format!("{e}\n"),
+        },
         Ok(()) => format!("{library} can load the result\n"),
         Err(reasons) => format!("{library} cannot load the result: {}\n", reasons.join("; ")),
     };

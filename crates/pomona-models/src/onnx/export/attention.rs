@@ -117,7 +117,8 @@ impl Writer<'_> {
                 self.emit("Concat", &[&first, &second], &format!("{p}.turned"), vec![int("axis", 3)])
             }
             RopePairing::Interleaved => {
-                let pairs = self.reshaped(&turning, &[0, 0, a.heads as i64, half as i64, 2], &format!("{p}.pairs"));
+                let pairs =
+                    self.reshaped(&turning, &[0, 0, a.heads as i64, half as i64, 2], &format!("{p}.pairs"));
                 let h = self.split(&pairs, 4, &[1, 1], &format!("{p}.halves"));
                 let four = [0, 0, a.heads as i64, half as i64];
                 let u = self.reshaped(&h[0], &four, &format!("{p}.even"));
@@ -140,7 +141,8 @@ impl Writer<'_> {
     }
 
     fn turn(&mut self, u: &str, v: &str, cos: &str, sin: &str, p: &str) -> (String, String) {
-        let mut product = |a: &str, b: &str, name: &str| self.emit("Mul", &[a, b], &format!("{p}.{name}"), vec![]);
+        let mut product =
+            |a: &str, b: &str, name: &str| self.emit("Mul", &[a, b], &format!("{p}.{name}"), vec![]);
         let (uc, vs) = (product(u, cos, "u_cos"), product(v, sin, "v_sin"));
         let (vc, us) = (product(v, cos, "v_cos"), product(u, sin, "u_sin"));
         let first = self.emit("Sub", &[&uc, &vs], &format!("{p}.turned_first"), vec![]);

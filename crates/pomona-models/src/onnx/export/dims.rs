@@ -41,7 +41,8 @@ impl Writer<'_> {
     fn axis_of(&self, dim: &Dim, near: &[ValueId]) -> Option<(String, usize)> {
         let ports = self.graph.inputs.iter().map(|p| p.value);
         let all = ports.chain(self.graph.states.iter().map(|s| s.input)).chain(near.iter().copied());
-        let mut found = all.filter_map(|v| Some((self.values.get(&v)?, self.shape(v).iter().position(|d| d == dim)?)));
+        let mut found =
+            all.filter_map(|v| Some((self.values.get(&v)?, self.shape(v).iter().position(|d| d == dim)?)));
         found.next().map(|(name, axis)| (name.clone(), axis))
     }
 

@@ -31,11 +31,18 @@ impl Writer<'_> {
                 let number = match ty {
                     ValueType::Float => self.scalar(*value),
                     ValueType::Int => self.i64_scalar(*value as i64),
-                    ValueType::Bool => {
-                        self.constant("const.flag", pomona_store::Encoding::Bool, &[], vec![u8::from(*value != 0.0)])
-                    }
+                    ValueType::Bool => self.constant(
+                        "const.flag",
+                        pomona_store::Encoding::Bool,
+                        &[],
+                        vec![u8::from(*value != 0.0)],
+                    ),
                 };
-                if *reversed { self.binary(node, *function, &number, &x, ty) } else { self.binary(node, *function, &x, &number, ty) }
+                if *reversed {
+                    self.binary(node, *function, &number, &x, ty)
+                } else {
+                    self.binary(node, *function, &x, &number, ty)
+                }
             }
             Op::Add {} => {
                 let all = (0..node.inputs.len()).map(|i| self.input(node, i)).collect::<Emit<Vec<_>>>()?;
@@ -199,7 +206,9 @@ impl Writer<'_> {
                 self.finish(node, "Mul", &[&x, &gate], vec![]);
                 return Ok(());
             }
-            Activation::Gelu | Activation::GeluTanh => return self.gelu(node, &x, function == Activation::GeluTanh),
+            Activation::Gelu | Activation::GeluTanh => {
+                return self.gelu(node, &x, function == Activation::GeluTanh);
+            }
         };
         self.finish(node, plain, &[&x], vec![]);
         Ok(())
@@ -232,7 +241,14 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn sinusoid(&mut self, node: &Node, width: usize, max_period: f64, cosine_first: bool, shift: f64) -> Emit<()> {
+    fn sinusoid(
+        &mut self,
+        node: &Node,
+        width: usize,
+        max_period: f64,
+        cosine_first: bool,
+        shift: f64,
+    ) -> Emit<()> {
         let p = node.path.as_str();
         let v: ValueId = node.inputs[0];
         let x = self.input(node, 0)?;

@@ -38,7 +38,9 @@ impl Writer<'_> {
                 let outputs: Vec<String> = (0..node.outputs.len()).map(|k| self.claim(node, k)).collect();
                 self.emit_as("Split", &[&x, &sizes], &outputs, vec![int("axis", *axis as i64)]);
             }
-            Op::Split { axis, map: SplitMap::Interleaved { groups, sizes } } => self.interleaved(node, &x, *axis, *groups, sizes)?,
+            Op::Split { axis, map: SplitMap::Interleaved { groups, sizes } } => {
+                self.interleaved(node, &x, *axis, *groups, sizes)?
+            }
             Op::Slice { axis, start, end, step } => {
                 let (start, end) = (self.size(start, &node.inputs)?, self.size(end, &node.inputs)?);
                 let (axis, step) = (self.i64s(&[*axis as i64]), self.i64s(&[*step as i64]));
@@ -48,13 +50,18 @@ impl Writer<'_> {
                 let shape = self.reshape_to(from, shape, &node.inputs)?;
                 self.finish(node, "Reshape", &[&x, &shape], vec![]);
             }
-            Op::Transpose { axes } => self.finish(node, "Transpose", &[&x], vec![ints("perm", axes.iter().copied())]),
+            Op::Transpose { axes } => {
+                self.finish(node, "Transpose", &[&x], vec![ints("perm", axes.iter().copied())])
+            }
             Op::Expand { shape } => {
                 // Axes that stay are stretched by 1, which needs no size.
                 let lead = shape.len() - from.len().min(shape.len());
                 let stays = |i: usize| i >= lead && from[i - lead] == shape[i];
-                let target: Vec<Dim> =
-                    shape.iter().enumerate().map(|(i, d)| if stays(i) { 1.into() } else { d.clone() }).collect();
+                let target: Vec<Dim> = shape
+                    .iter()
+                    .enumerate()
+                    .map(|(i, d)| if stays(i) { 1.into() } else { d.clone() })
+                    .collect();
                 let target = self.sizes(&target, &node.inputs)?;
                 self.finish(node, "Expand", &[&x, &target], vec![]);
             }

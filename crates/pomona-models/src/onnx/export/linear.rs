@@ -17,7 +17,12 @@ impl Writer<'_> {
                     let rank = self.rank(node.inputs[1]);
                     let mut order: Vec<usize> = (0..rank).collect();
                     order.swap(rank - 1, rank - 2);
-                    b = self.emit("Transpose", &[&b], &format!("{}.transposed", node.path), vec![ints("perm", order)]);
+                    b = self.emit(
+                        "Transpose",
+                        &[&b],
+                        &format!("{}.transposed", node.path),
+                        vec![ints("perm", order)],
+                    );
                 }
                 self.finish(node, "MatMul", &[&a, &b], vec![]);
             }
@@ -37,7 +42,12 @@ impl Writer<'_> {
                     w = match self.read.get(&key) {
                         Some(known) => known.clone(),
                         None => {
-                            let t = self.emit("Transpose", &[&w], &format!("{w}.transposed"), vec![ints("perm", [1, 0])]);
+                            let t = self.emit(
+                                "Transpose",
+                                &[&w],
+                                &format!("{w}.transposed"),
+                                vec![ints("perm", [1, 0])],
+                            );
                             self.read.insert(key, t.clone());
                             t
                         }

@@ -15,13 +15,15 @@ mod spatial;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use pomona_graph::{Annotation, Dim, Graph, Node, Op, QuantTarget, Shape, Slot, TensorId, ValueId, ValueType};
+use pomona_graph::{
+    Annotation, Dim, Graph, Node, Op, QuantTarget, Shape, Slot, TensorId, ValueId, ValueType,
+};
 use pomona_store::Encoding;
 use pomona_store::onnx::{
     OnnxAttribute, OnnxDim, OnnxGraph, OnnxModel, OnnxNode, OnnxPort, OnnxTensor, OnnxValue, element,
 };
 
-pub(crate) use sink::{Layout, Stored};
+pub(crate) use sink::Stored;
 
 /// How a graph is written.
 #[derive(Clone, Debug)]
@@ -118,7 +120,8 @@ impl<'g> Writer<'g> {
                 e.1 += usize::from(matches!(node.op, Op::Linear {}) && *slot == Slot::Weight);
             }
         }
-        let linear_only = uses.into_iter().filter(|(_, (all, linear))| all == linear).map(|(t, _)| t).collect();
+        let linear_only =
+            uses.into_iter().filter(|(_, (all, linear))| all == linear).map(|(t, _)| t).collect();
         let mut used: HashSet<String> = graph.inputs.iter().map(|p| p.name.clone()).collect();
         used.extend(graph.outputs.iter().map(|p| p.name.clone()));
         used.extend(graph.states.iter().flat_map(|s| [s.name.clone(), next_name(&s.name)]));
@@ -228,7 +231,9 @@ impl<'g> Writer<'g> {
     fn node(&mut self, node: &Node) -> Emit<()> {
         match &node.op {
             Op::Linear {} | Op::MatMul { .. } | Op::Embedding {} => self.linear(node)?,
-            Op::Conv(_) | Op::ConvTranspose { .. } | Op::Pool { .. } | Op::AdaptivePool { .. } => self.spatial(node)?,
+            Op::Conv(_) | Op::ConvTranspose { .. } | Op::Pool { .. } | Op::AdaptivePool { .. } => {
+                self.spatial(node)?
+            }
             Op::Resize { .. } | Op::PixelShuffle { .. } => self.spatial(node)?,
             Op::LayerNorm { .. }
             | Op::RmsNorm { .. }
@@ -263,7 +268,9 @@ impl<'g> Writer<'g> {
         for (name, v) in all {
             let own = self.own_type(v);
             let name = match self.options.ports.get(name) {
-                Some(t) if *t != own => self.emit("Cast", &[name], &format!("{name}.cast"), vec![int("to", own.into())]),
+                Some(t) if *t != own => {
+                    self.emit("Cast", &[name], &format!("{name}.cast"), vec![int("to", own.into())])
+                }
                 _ => name.clone(),
             };
             self.values.insert(v, name);
@@ -311,25 +318,39 @@ impl<'g> Writer<'g> {
     }
 
     /// The value through a QuantizeLinear and a DequantizeLinear where the node has such an annotation.
-    fn rounded(&mut self, node: &Node, target: &QuantTarget, name: String, turned: Option<usize>) -> Emit<String> {
+    fn rounded(
+        &mut self,
+        node: &Node,
+        target: &QuantTarget,
+        name: String,
+        turned: Option<usize>,
+    ) -> Emit<String> {
         let Some(Annotation::Quantisation { bits, signed, axis, block, scales, zero_points, .. }) =
             self.note(node, target).cloned()
         else {
             return Ok(name);
         };
         if block.is_some() {
-            return Err("is rounded in blocks along its last axis, which QuantizeLinear does not do here".to_owned());
+            return Err(
+                "is rounded in blocks along its last axis, which QuantizeLinear does not do here".to_owned()
+            );
         }
         let encoding = match (bits, signed) {
             (8, true) => Encoding::I8,
             (8, false) => Encoding::U8,
             (16, true) if self.options.opset >= 21 => Encoding::I16,
             (16, false) if self.options.opset >= 21 => Encoding::U16,
-            _ => return Err(format!("is rounded to {bits} bits, which operator set {} does not have", self.options.opset)),
+            _ => {
+                return Err(format!(
+                    "is rounded to {bits} bits, which operator set {} does not have",
+                    self.options.opset
+                ));
+            }
         };
         let shape: Vec<usize> = if axis.is_some() { vec![scales.len()] } else { vec![] };
         let width = if bits == 8 { 1 } else { 2 };
-        let zeros = (0..scales.len()).map(|i| zero_points.get(i).or(zero_points.first()).copied().unwrap_or(0));
+        let zeros =
+            (0..scales.len()).map(|i| zero_points.get(i).or(zero_points.first()).copied().unwrap_or(0));
         let zeros: Vec<u8> = zeros.flat_map(|z| z.to_le_bytes()[..width].to_vec()).collect();
         let bytes = scales.iter().flat_map(|s| s.to_le_bytes()).collect();
         let scale = self.constant(&format!("{name}.scale"), Encoding::F32, &shape, bytes);
@@ -338,7 +359,12 @@ impl<'g> Writer<'g> {
         if let Some(axis) = axis {
             attributes.push(int("axis", turned.map_or(axis, |_| 1 - axis.min(1)) as i64));
         }
-        let q = self.emit("QuantizeLinear", &[&name, &scale, &zero], &format!("{name}.quantized"), attributes.clone());
+        let q = self.emit(
+            "QuantizeLinear",
+            &[&name, &scale, &zero],
+            &format!("{name}.quantized"),
+            attributes.clone(),
+        );
         Ok(self.emit("DequantizeLinear", &[&q, &scale, &zero], &format!("{name}.rounded"), attributes))
     }
 
@@ -383,4 +409,3 @@ fn float(name: &str, v: f64) -> OnnxAttribute {
 fn text(name: &str, v: &str) -> OnnxAttribute {
     OnnxAttribute { name: name.to_owned(), value: OnnxValue::Text(v.to_owned()) }
 }
-

@@ -14,8 +14,10 @@ impl Writer<'_> {
                     Some(w) => w,
                     None => {
                         let s = self.shape(node.inputs[0]);
-                        let sizes: Vec<usize> =
-                            s[s.len() - axes..].iter().map(|d| d.size(p).map_err(|e| e.to_string())).collect::<Emit<_>>()?;
+                        let sizes: Vec<usize> = s[s.len() - axes..]
+                            .iter()
+                            .map(|d| d.size(p).map_err(|e| e.to_string()))
+                            .collect::<Emit<_>>()?;
                         let ones = vec![1.0; sizes.iter().product()];
                         self.floats(&format!("{p}.ones"), &sizes, &ones)
                     }
@@ -75,7 +77,12 @@ impl Writer<'_> {
                 let flat = self.reshaped(&x, &[0, *groups as i64, -1], &format!("{p}.groups"));
                 let (ones, zeros) = (self.filled(*groups, 1.0), self.filled(*groups, 0.0));
                 let inputs = [flat.as_str(), &ones, &zeros];
-                let y = self.emit("InstanceNormalization", &inputs, &format!("{p}.instance"), vec![float("epsilon", *eps)]);
+                let y = self.emit(
+                    "InstanceNormalization",
+                    &inputs,
+                    &format!("{p}.instance"),
+                    vec![float("epsilon", *eps)],
+                );
                 // Only the batch is in its place after the grouping.
                 let s = self.shape(node.inputs[0]);
                 let shape = self.reshape_to(&s[..1], s, &node.inputs)?;

@@ -32,6 +32,11 @@ pub(crate) struct Stored {
 }
 
 impl Stored {
+    /// A tensor that no node reads.
+    pub(crate) fn plain(name: &str) -> Stored {
+        Stored { tensor: name.to_owned(), name: name.to_owned(), layout: Layout::Plain }
+    }
+
     /// The file's tensor from the graph's.
     pub(crate) fn write(&self, of: Expr, shape: &[usize]) -> Expr {
         match &self.layout {
@@ -67,7 +72,13 @@ fn gates(of: Expr, order: &[usize], hidden: usize) -> Expr {
 
 impl Writer<'_> {
     /// A small constant; equal ones are one.
-    pub(super) fn constant(&mut self, name: &str, encoding: Encoding, shape: &[usize], bytes: Vec<u8>) -> String {
+    pub(super) fn constant(
+        &mut self,
+        name: &str,
+        encoding: Encoding,
+        shape: &[usize],
+        bytes: Vec<u8>,
+    ) -> String {
         let key = format!("{encoding} {shape:?} {bytes:?}");
         if let Some(known) = self.constants.get(&key) {
             return known.clone();

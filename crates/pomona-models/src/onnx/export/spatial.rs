@@ -54,7 +54,12 @@ impl Writer<'_> {
             Op::AdaptivePool { kind, size } => {
                 let average = *kind == PoolKind::Average;
                 if size.iter().all(|s| *s == 1) {
-                    self.finish(node, if average { "GlobalAveragePool" } else { "GlobalMaxPool" }, &[&x], vec![]);
+                    self.finish(
+                        node,
+                        if average { "GlobalAveragePool" } else { "GlobalMaxPool" },
+                        &[&x],
+                        vec![],
+                    );
                     return Ok(());
                 }
                 let from = &self.shape(node.inputs[0])[2..];
@@ -64,7 +69,10 @@ impl Writer<'_> {
                 };
                 let kernel: Option<Vec<usize>> = from.iter().zip(size).map(step).collect();
                 let kernel = kernel.ok_or_else(|| {
-                    format!("pools {} to {size:?}: ONNX has no windows of unequal sizes", pomona_graph::show_shape(from))
+                    format!(
+                        "pools {} to {size:?}: ONNX has no windows of unequal sizes",
+                        pomona_graph::show_shape(from)
+                    )
                 })?;
                 let attributes = vec![ints("kernel_shape", kernel.iter().copied()), ints("strides", kernel)];
                 self.finish(node, if average { "AveragePool" } else { "MaxPool" }, &[&x], attributes);
@@ -78,12 +86,16 @@ impl Writer<'_> {
                 let s = self.shape(node.inputs[0]);
                 let r = Dim::from(*factor);
                 let cut = |d: &Dim| d.exact_div(&r).map_err(|e| e.to_string());
-                let split =
-                    vec![s[0].clone(), s[1].clone(), cut(&s[2])?, r.clone(), cut(&s[3])?, r.clone()];
+                let split = vec![s[0].clone(), s[1].clone(), cut(&s[2])?, r.clone(), cut(&s[3])?, r.clone()];
                 let shape = self.reshape_to(s, &split, &node.inputs)?;
                 let p = &node.path;
                 let y = self.emit("Reshape", &[&x, &shape], &format!("{p}.split"), vec![]);
-                let y = self.emit("Transpose", &[&y], &format!("{p}.order"), vec![ints("perm", [0, 1, 3, 5, 2, 4])]);
+                let y = self.emit(
+                    "Transpose",
+                    &[&y],
+                    &format!("{p}.order"),
+                    vec![ints("perm", [0, 1, 3, 5, 2, 4])],
+                );
                 let shape = self.reshape_to(&s[..1], self.shape(node.outputs[0]), &node.inputs)?;
                 self.finish(node, "Reshape", &[&y, &shape], vec![]);
             }

@@ -174,8 +174,8 @@ fn prelu(ctx: &mut Context<'_>, c: &Call<'_>) -> Lower<ValueId> {
     let channels = shape.get(1).and_then(Dim::as_int);
     // The slope broadcasts from the right: one number, or channels before size-1 axes.
     let lead = shape.len().saturating_sub(slope.shape.len());
-    let per_channel = channels == Some(n as i64)
-        && slope.shape.iter().enumerate().all(|(i, d)| *d == 1 || lead + i == 1);
+    let per_channel =
+        channels == Some(n as i64) && slope.shape.iter().enumerate().all(|(i, d)| *d == 1 || lead + i == 1);
     if n == 1 || per_channel {
         let id = ctx.tensor(&c.path, "weight", &slope.reshape(vec![n]), Role::Parameter)?;
         return ctx.add(&c.path, Op::PRelu {}, &[x], &[(Slot::Weight, id)]);
@@ -192,7 +192,8 @@ fn reduce(ctx: &mut Context<'_>, c: &Call<'_>) -> Lower<ValueId> {
     let mut x = ctx.value(c, 0)?;
     let (axes, keep) = args::reduced(ctx, c, ctx.shape(x).len())?;
     let function = tables::reduction(op).unwrap_or(ReduceFn::Sum);
-    if axes.is_empty() && matches!(op, "ReduceMean" | "ReduceSum" | "ReduceMax" | "ReduceMin" | "ReduceProd") {
+    if axes.is_empty() && matches!(op, "ReduceMean" | "ReduceSum" | "ReduceMax" | "ReduceMin" | "ReduceProd")
+    {
         return Ok(x);
     }
     let before = match op {

@@ -11,7 +11,9 @@ pub(super) fn lower(ctx: &mut Context<'_>, c: &Call<'_>) -> Lower<Option<ValueId
     let path = c.path.as_str();
     Ok(Some(match c.node.op.as_str() {
         "Reshape" => {
-            let Some(target) = ctx.host(c, 1).or_else(|| c.ints("shape").map(|v| Host::list(v.into_iter().map(Dim::from).collect())))
+            let Some(target) = ctx
+                .host(c, 1)
+                .or_else(|| c.ints("shape").map(|v| Host::list(v.into_iter().map(Dim::from).collect())))
             else {
                 return unsupported("takes a shape that is computed from data");
             };
@@ -47,7 +49,9 @@ pub(super) fn lower(ctx: &mut Context<'_>, c: &Call<'_>) -> Lower<Option<ValueId
         "Slice" => slice(ctx, c)?,
         "Gather" => gather(ctx, c)?,
         "Expand" => {
-            let Some(target) = ctx.host(c, 1) else { return unsupported("takes a shape that is computed from data") };
+            let Some(target) = ctx.host(c, 1) else {
+                return unsupported("takes a shape that is computed from data");
+            };
             let x = ctx.value(c, 0)?;
             let shape = stretched(&ctx.shape(x), target.dims()?);
             if shape == ctx.shape(x) {
@@ -56,7 +60,9 @@ pub(super) fn lower(ctx: &mut Context<'_>, c: &Call<'_>) -> Lower<Option<ValueId
             ctx.add(path, Op::Expand { shape }, &[x], &[])?
         }
         "ConstantOfShape" => {
-            let Some(target) = ctx.host(c, 0) else { return unsupported("takes a shape that is computed from data") };
+            let Some(target) = ctx.host(c, 0) else {
+                return unsupported("takes a shape that is computed from data");
+            };
             let fill = args::fill_value(ctx, c)?;
             let one = Host { shape: vec![1; target.len()], ..fill };
             let x = ctx.host_value(&format!("{path}.value"), &one)?;
@@ -71,7 +77,9 @@ pub(super) fn lower(ctx: &mut Context<'_>, c: &Call<'_>) -> Lower<Option<ValueId
                 return unsupported("sums backwards or without the element itself");
             }
             let x = ctx.value(c, 0)?;
-            let Some(at) = ctx.host(c, 1).and_then(|h| h.scalar()) else { return unsupported("takes an axis that is computed from data") };
+            let Some(at) = ctx.host(c, 1).and_then(|h| h.scalar()) else {
+                return unsupported("takes an axis that is computed from data");
+            };
             let axis = axis(at as i64, ctx.shape(x).len())?;
             ctx.add(path, Op::CumSum { axis }, &[x], &[])?
         }
@@ -81,7 +89,12 @@ pub(super) fn lower(ctx: &mut Context<'_>, c: &Call<'_>) -> Lower<Option<ValueId
             }
             let mut x = ctx.value(c, 0)?;
             if c.node.op == "ArgMin" {
-                x = ctx.part(path, "negative", Op::Activation { function: pomona_graph::Activation::Neg }, &[x])?;
+                x = ctx.part(
+                    path,
+                    "negative",
+                    Op::Activation { function: pomona_graph::Activation::Neg },
+                    &[x],
+                )?;
             }
             let axis = axis(c.int_or("axis", 0), ctx.shape(x).len())?;
             ctx.add(path, Op::ArgMax { axis, keep: c.int_or("keepdims", 1) != 0 }, &[x], &[])?
@@ -147,7 +160,13 @@ fn slice(ctx: &mut Context<'_>, c: &Call<'_>) -> Lower<ValueId> {
             let n = number(&size)?;
             let (start, end) = (number(&s.start)?, number(&s.end)?);
             let start = if start < 0 { start + n } else { start }.min(n - 1);
-            let end = if end < -n { -1 } else if end < 0 { end + n } else { end };
+            let end = if end < -n {
+                -1
+            } else if end < 0 {
+                end + n
+            } else {
+                end
+            };
             let mut index = Vec::new();
             let mut i = start;
             while i > end && i >= 0 {
@@ -224,7 +243,9 @@ fn range(ctx: &mut Context<'_>, c: &Call<'_>) -> Lower<ValueId> {
 }
 
 fn tile(ctx: &mut Context<'_>, c: &Call<'_>) -> Lower<ValueId> {
-    let Some(repeats) = ctx.host(c, 1) else { return unsupported("repeats by numbers that are computed from data") };
+    let Some(repeats) = ctx.host(c, 1) else {
+        return unsupported("repeats by numbers that are computed from data");
+    };
     let mut x = ctx.value(c, 0)?;
     let shape = ctx.shape(x);
     let (mut split, mut wide, mut joined) = (Vec::new(), Vec::new(), Vec::new());
@@ -321,4 +342,3 @@ pub(super) fn top_k(ctx: &mut Context<'_>, c: &Call<'_>) -> Lower<Vec<Entry>> {
     let out = ctx.builder.node_multi(&c.path, Op::TopK { k: k.max(0) as usize }, &[x], &[])?;
     Ok(out.into_iter().map(Entry::Value).collect())
 }
-

@@ -119,10 +119,22 @@ pub(super) fn matmul(ctx: &mut Context<'_>, c: &Call<'_>) -> Lower<ValueId> {
 }
 
 /// The weight of a node that has one, for its path: the second input where that is a tensor of the file.
-pub(in super::super) fn weight_name<'n>(ctx: &Context<'_>, node: &'n pomona_store::onnx::OnnxNode) -> Option<&'n str> {
+pub(in super::super) fn weight_name<'n>(
+    ctx: &Context<'_>,
+    node: &'n pomona_store::onnx::OnnxNode,
+) -> Option<&'n str> {
     let at = match node.op.as_str() {
-        "Conv" | "ConvTranspose" | "Gemm" | "MatMul" | "BatchNormalization" | "InstanceNormalization"
-        | "LayerNormalization" | "GroupNormalization" | "PRelu" | "LSTM" | "GRU" => 1,
+        "Conv"
+        | "ConvTranspose"
+        | "Gemm"
+        | "MatMul"
+        | "BatchNormalization"
+        | "InstanceNormalization"
+        | "LayerNormalization"
+        | "GroupNormalization"
+        | "PRelu"
+        | "LSTM"
+        | "GRU" => 1,
         "Gather" => 0,
         _ => return None,
     };

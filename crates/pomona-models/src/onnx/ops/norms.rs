@@ -117,4 +117,3 @@ pub(super) fn softmax(ctx: &mut Context<'_>, c: &Call<'_>) -> Lower<ValueId> {
     let y = ctx.part(&c.path, "softmax", Op::Softmax { axis: 1, log }, &[y])?;
     ctx.add(&c.path, Op::Reshape { shape }, &[y], &[])
 }
-

@@ -8,7 +8,8 @@ use super::super::host::{Data, Host};
 
 /// Blocks of `hidden` rows in another order.
 fn gates(w: &Weight, order: &[usize], hidden: usize) -> Weight {
-    let block = |g: &usize| Expr::Split { axis: 0, start: g * hidden, len: hidden, of: Box::new(w.expr.clone()) };
+    let block =
+        |g: &usize| Expr::Split { axis: 0, start: g * hidden, len: hidden, of: Box::new(w.expr.clone()) };
     let expr = Expr::Concat { axis: 0, of: order.iter().map(block).collect() };
     Weight { expr, ..w.clone() }
 }
@@ -22,7 +23,9 @@ fn part(w: &Weight, axis: usize, start: usize, len: usize) -> Weight {
 
 pub(super) fn recurrent(ctx: &mut Context<'_>, c: &Call<'_>) -> Lower<Vec<Entry>> {
     let lstm = c.node.op == "LSTM";
-    let Ok(hidden) = usize::try_from(c.int_or("hidden_size", 0)) else { return unsupported("has no hidden size") };
+    let Ok(hidden) = usize::try_from(c.int_or("hidden_size", 0)) else {
+        return unsupported("has no hidden size");
+    };
     let direction = match c.text("direction").unwrap_or("forward") {
         "forward" => Direction::Forward,
         "reverse" => Direction::Reverse,
@@ -83,7 +86,8 @@ fn check(ctx: &Context<'_>, c: &Call<'_>, lstm: bool) -> Lower<()> {
     }
     if let Some(name) = ctx.name(c, 4) {
         // Sequences of one length are what the operator does anyway.
-        let steps = ctx.shape_of(&c.node.inputs[0])?.get(if c.int_or("layout", 0) == 1 { 1 } else { 0 }).cloned();
+        let steps =
+            ctx.shape_of(&c.node.inputs[0])?.get(if c.int_or("layout", 0) == 1 { 1 } else { 0 }).cloned();
         let full = ctx.host_of(name).and_then(|h| h.dims().ok().map(<[Dim]>::to_vec));
         if !full.is_some_and(|v| v.iter().all(|d| Some(d) == steps.as_ref())) {
             return unsupported("has sequences of different lengths");
@@ -109,7 +113,10 @@ fn weights(
         && r.shape == [dirs, rows, hidden]
         && bias.as_ref().is_none_or(|b| b.shape == [dirs, 2 * rows]);
     if !fits {
-        return unsupported(format!("has weights of shapes {:?} and {:?} for {hidden} hidden units", w.shape, r.shape));
+        return unsupported(format!(
+            "has weights of shapes {:?} and {:?} for {hidden} hidden units",
+            w.shape, r.shape
+        ));
     }
     let slots = [
         [Slot::WeightIh, Slot::WeightHh, Slot::BiasIh, Slot::BiasHh],

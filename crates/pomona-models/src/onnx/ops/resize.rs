@@ -12,7 +12,8 @@ pub(super) fn resize(ctx: &mut Context<'_>, c: &Call<'_>) -> Lower<ValueId> {
     let rank = shape.len();
     let old = c.node.op == "Upsample" || ctx.opset < 11;
     let some = |h: Option<Host>| h.filter(|h| h.len() > 0);
-    let (scales, sizes) = if old { (some(ctx.host(c, 1)), None) } else { (some(ctx.host(c, 2)), some(ctx.host(c, 3))) };
+    let (scales, sizes) =
+        if old { (some(ctx.host(c, 1)), None) } else { (some(ctx.host(c, 2)), some(ctx.host(c, 3))) };
     let axes: Vec<usize> = match c.ints("axes") {
         Some(a) => a.iter().map(|a| axis(*a, rank)).collect::<Lower<_>>()?,
         None => (0..rank).collect(),
@@ -102,7 +103,12 @@ fn check(
         let wanted = match coordinates {
             ResizeCoordinates::Asymmetric => nearest == "floor",
             // With whole factors half-pixel centres never lie between two elements in the middle.
-            _ => nearest == "round_prefer_floor" || (whole && nearest == "round_prefer_ceil" && coordinates == ResizeCoordinates::HalfPixel),
+            _ => {
+                nearest == "round_prefer_floor"
+                    || (whole
+                        && nearest == "round_prefer_ceil"
+                        && coordinates == ResizeCoordinates::HalfPixel)
+            }
         };
         if !wanted {
             return unsupported(format!("rounds coordinates by `{nearest}`"));

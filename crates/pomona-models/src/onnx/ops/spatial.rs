@@ -53,14 +53,19 @@ fn attrs(c: &Call<'_>, spatial: &[Dim], kernel: &[usize]) -> Lower<ConvAttrs> {
     }
     let (stride, dilation) = (sizes(c, "strides", n, 1)?, sizes(c, "dilations", n, 1)?);
     let padding = padding(c, spatial, kernel, &stride, &dilation)?;
-    let Ok(groups) = usize::try_from(c.int_or("group", 1)) else { return unsupported("has a negative group") };
+    let Ok(groups) = usize::try_from(c.int_or("group", 1)) else {
+        return unsupported("has a negative group");
+    };
     Ok(ConvAttrs { stride, padding, dilation, groups })
 }
 
 fn spatial_axes(ctx: &Context<'_>, x: ValueId) -> Lower<Vec<Dim>> {
     let shape = ctx.shape(x);
     if shape.len() < 3 {
-        return unsupported(format!("reads {} axes: batch, channels and spatial ones were expected", shape.len()));
+        return unsupported(format!(
+            "reads {} axes: batch, channels and spatial ones were expected",
+            shape.len()
+        ));
     }
     Ok(shape[2..].to_vec())
 }

@@ -34,7 +34,9 @@ pub(in super::super) fn activation(c: &Call<'_>) -> Lower<Option<Activation>> {
         "Selu" => {
             let (alpha, gamma) = (c.float_or("alpha", 1.673_263_2), c.float_or("gamma", 1.050_701));
             if (alpha - 1.673_263_2).abs() > 1e-5 || (gamma - 1.050_701).abs() > 1e-5 {
-                return unsupported(format!("has alpha {alpha} and gamma {gamma}; the published ones are read"));
+                return unsupported(format!(
+                    "has alpha {alpha} and gamma {gamma}; the published ones are read"
+                ));
             }
             Activation::Selu
         }
