@@ -15,7 +15,7 @@ const MAX_SIZE: i64 = 4096;
 const SEGMENT: u64 = 16 << 20;
 
 /// Inputs of batch 1 whose other sizes are the smallest power of two, one for all, that every operator takes; numbers are
-/// harmless, integers 0, states empty.
+/// harmless (positive: some networks take logarithms of them), integers 0, states empty.
 ///
 /// # Errors
 /// [`TaskError::Unfit`] where no size up to 4096 fits.
@@ -43,9 +43,11 @@ pub fn smallest_feeds(graph: &Graph, device: &Device) -> Result<Feeds> {
         let shape: Vec<usize> = dims.collect::<pomona_graph::Result<_>>()?;
         let n = shape.iter().product();
         let tensor = match value.ty {
-            ValueType::Float => {
-                Tensor::from_f32((0..n).map(|i| (i as f32 * 0.37).sin()).collect(), &shape, device)?
-            }
+            ValueType::Float => Tensor::from_f32(
+                (0..n).map(|i| 0.5 + 0.25 * (i as f32 * 0.37).sin()).collect(),
+                &shape,
+                device,
+            )?,
             ValueType::Int => Tensor::from_i64(vec![0; n], &shape, device)?,
             ValueType::Bool => Tensor::from_bool(vec![true; n], &shape, device)?,
         };

@@ -393,12 +393,6 @@ impl<'a> Context<'a> {
         }
         self.part(path, "transpose", Op::Transpose { axes }, &[x])
     }
-
-    pub(super) fn set(&mut self, c: &Call<'_>, i: usize, entry: Entry) {
-        if let Some(name) = c.node.outputs.get(i).filter(|n| !n.is_empty()) {
-            self.entries.insert(name.clone(), entry);
-        }
-    }
 }
 
 fn is_anonymous(name: &str) -> bool {
