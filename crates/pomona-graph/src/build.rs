@@ -99,6 +99,11 @@ impl GraphBuilder {
         Ok(id)
     }
 
+    /// Name of a registered tensor.
+    pub fn tensor_name(&self, id: TensorId) -> Option<&str> {
+        self.graph.tensors.get(id.0 as usize).map(|t| t.name.as_str())
+    }
+
     /// A parameter of the builder's type.
     pub fn parameter(&mut self, name: &str, shape: &[usize]) -> Result<TensorId> {
         let dtype = self.dtype.clone();

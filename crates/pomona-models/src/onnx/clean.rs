@@ -9,7 +9,7 @@ use crate::error::Result;
 
 /// A valid graph of what the outputs need.
 pub(super) fn clean(draft: Draft) -> Result<Draft> {
-    let Draft { graph, mut exprs } = draft;
+    let Draft { graph, mut exprs, known } = draft;
     let producers = graph.producers();
     // Depth first from the outputs, without recursion: chains are as deep as networks.
     let mut order: Vec<usize> = Vec::new();
@@ -91,7 +91,7 @@ pub(super) fn clean(draft: Draft) -> Result<Draft> {
     }
     out.validate()?;
     exprs.retain(|name, _| out.tensors.iter().any(|t| t.name == *name));
-    Ok(Draft { graph: out, exprs })
+    Ok(Draft { graph: out, exprs, known })
 }
 
 fn is_ready(graph: &Graph, order: &[usize]) -> bool {

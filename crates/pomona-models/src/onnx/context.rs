@@ -12,6 +12,9 @@ use super::host::{Data, Host, LIMIT};
 use super::names::Names;
 use super::ops::Rounding;
 
+/// Most elements that are remembered.
+const SMALL: usize = 4096;
+
 /// Why a node could not be read.
 #[derive(Debug)]
 pub(super) enum Fault {
@@ -92,6 +95,8 @@ pub(super) struct Context<'a> {
     pub exprs: BTreeMap<String, Expr>,
     /// Constants that are not tensors of the file: they join the checkpoint when all is read.
     pub computed: Vec<OnnxTensor>,
+    /// Numbers of small tensors by their names in the graph.
+    pub known: BTreeMap<String, Vec<f32>>,
     /// Outputs of QuantizeLinear, and how they round.
     pub quantized: HashMap<String, Rounding>,
     /// Names whose readers see rounded numbers.
@@ -121,6 +126,7 @@ impl<'a> Context<'a> {
             bindings,
             exprs: BTreeMap::new(),
             computed: Vec::new(),
+            known: BTreeMap::new(),
             quantized: HashMap::new(),
             rounded: HashMap::new(),
             stored: HashMap::new(),
@@ -288,6 +294,15 @@ impl<'a> Context<'a> {
         let id = self.builder.tensor(&name, &w.shape, w.encoding.name(), role)?;
         self.exprs.insert(name, w.expr.clone());
         Ok(id)
+    }
+
+    /// Keeps a small tensor's numbers for the patterns that depend on them.
+    pub(super) fn remember(&mut self, id: TensorId, w: &Weight) {
+        if w.elements() <= SMALL
+            && let (Some(values), Some(name)) = (self.floats(w), self.builder.tensor_name(id))
+        {
+            self.known.insert(name.to_owned(), values);
+        }
     }
 
     pub(super) fn parameter(&mut self, path: &str, slot: &str, w: &Weight) -> Lower<TensorId> {

@@ -9,6 +9,7 @@ mod clean;
 mod context;
 pub(crate) mod export;
 mod fold;
+mod fuse;
 mod host;
 mod inline;
 mod names;
@@ -46,6 +47,8 @@ pub(crate) struct Imported {
 pub(crate) struct Draft {
     pub graph: Graph,
     pub exprs: BTreeMap<String, Expr>,
+    /// Numbers of small tensors that decide what a pattern is.
+    pub known: BTreeMap<String, Vec<f32>>,
 }
 
 /// Reads the nodes of an opened file into a graph. Constants that are computed on the way join the checkpoint.
@@ -89,7 +92,7 @@ pub(crate) fn import(file: &mut Checkpoint) -> Result<Imported> {
     for tensor in &computed {
         file.insert(tensor)?;
     }
-    let draft = clean::clean(draft)?;
+    let draft = fuse::fuse(clean::clean(draft)?)?;
     let outputs = draft.graph.tensors.iter().map(|t| {
         let expr = draft.exprs.get(&t.name).cloned();
         let expr = expr.ok_or_else(|| file_error(&path, format!("tensor `{}` is not made", t.name)))?;

@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use pomona_store::onnx::OnnxNode;
+
 /// Paths that are taken.
 #[derive(Debug, Default)]
 pub(super) struct Names {
@@ -11,8 +13,18 @@ pub(super) struct Names {
 impl Names {
     /// The path of a node, and marks it as taken. A weighted node has its module's path: from its weight's name
     /// (`layer.0.conv.weight`), or from its own (`/layer.0/conv/Conv`).
-    pub(super) fn path(&mut self, name: &str, op: &str, output: &str, weight: Option<&str>) -> String {
+    pub(super) fn path(&mut self, node: &OnnxNode, weight: Option<&str>) -> String {
+        let (name, op) = (node.name.as_str(), node.op.as_str());
+        let output = node.outputs.first().map_or("", String::as_str);
         let own = if name.is_empty() { output } else { name };
+        // The module that PyTorch's exporter names: the scope before the node's own.
+        if let [.., module, _] = node.scopes.as_slice()
+            && !module.is_empty()
+        {
+            let module = tidy(module);
+            let wanted = if weight.is_some() { module } else { format!("{module}.{}", tidy(own)) };
+            return self.unique(&wanted);
+        }
         let stem = weight.and_then(|w| w.strip_suffix(".weight").or_else(|| w.strip_suffix("/weight")));
         let wanted = match stem {
             Some(stem) if !stem.contains("::") => tidy(stem),

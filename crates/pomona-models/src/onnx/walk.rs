@@ -103,8 +103,9 @@ pub(super) fn walk(
         }
     }
     let (computed, exprs) = (std::mem::take(&mut ctx.computed), std::mem::take(&mut ctx.exprs));
+    let known = std::mem::take(&mut ctx.known);
     let graph: Graph = ctx.builder.finish().map_err(ModelError::from)?;
-    Ok((Draft { graph, exprs }, computed))
+    Ok((Draft { graph, exprs, known }, computed))
 }
 
 fn stop(path: &Path, name: &str, fault: Fault) -> Stop {
@@ -218,8 +219,11 @@ fn read(ctx: &mut Context<'_>, node: &OnnxNode) -> Lower<Vec<Entry>> {
     {
         return Ok(entries);
     }
-    let output = node.outputs.first().map_or("", String::as_str);
-    let path = ctx.names.path(&node.name, &node.op, output, ops::weight_name(ctx, node));
+    let path = ctx.names.path(node, ops::weight_name(ctx, node));
+    for (module, class) in node.scopes.iter().zip(&node.classes).rev().skip(1).filter(|(m, _)| !m.is_empty()) {
+        let class = class.rsplit('.').next().unwrap_or(class);
+        ctx.builder.module(&super::names::tidy(module), class);
+    }
     let call = Call { node, path };
     let entries = ops::lower(ctx, &call)?;
     annotate(ctx, &call, &entries);

@@ -47,6 +47,10 @@ pub struct OnnxNode {
     pub outputs: Vec<String>,
     /// Attributes.
     pub attributes: Vec<OnnxAttribute>,
+    /// Paths of the modules around it, from outside in, where PyTorch's exporter wrote them; its own name comes last.
+    pub scopes: Vec<String>,
+    /// Class names beside `scopes`.
+    pub classes: Vec<String>,
 }
 
 /// A named attribute of a node.

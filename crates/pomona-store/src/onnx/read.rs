@@ -89,6 +89,14 @@ fn node(data: &[u8], range: Range<usize>, depth: usize) -> Read<OnnxNode> {
             4 => out.op = text(data, &f.value)?,
             5 => out.attributes.push(attribute(data, f.value.range()?, depth)?),
             7 => out.domain = text(data, &f.value)?,
+            9 => {
+                let (key, value) = entry(data, f.value.range()?)?;
+                match key.as_str() {
+                    "pkg.torch.onnx.name_scopes" => out.scopes = quoted(&value),
+                    "pkg.torch.onnx.class_hierarchy" => out.classes = quoted(&value),
+                    _ => {}
+                }
+            }
             _ => {}
         }
     }
@@ -296,6 +304,12 @@ fn entry(data: &[u8], range: Range<usize>) -> Read<(String, String)> {
         }
     }
     Ok((key, value))
+}
+
+/// The strings of a printed list: `['', 'encoder', 'encoder.0']`.
+fn quoted(list: &str) -> Vec<String> {
+    let inner = list.trim().trim_start_matches('[').trim_end_matches(']');
+    if inner.is_empty() { Vec::new() } else { inner.split(", ").map(|p| p.trim_matches(['\'', '"']).to_owned()).collect() }
 }
 
 fn location(entries: &[(String, String)]) -> Read<OnnxData> {

@@ -194,6 +194,8 @@ impl<'g> Writer<'g> {
             inputs: inputs[..last].iter().map(|i| (*i).to_owned()).collect(),
             outputs: outputs.to_vec(),
             attributes,
+            scopes: Vec::new(),
+            classes: Vec::new(),
         });
     }
 

@@ -38,6 +38,9 @@ pub(super) fn instance(ctx: &mut Context<'_>, c: &Call<'_>) -> Lower<ValueId> {
         (Slot::Weight, ctx.parameter(&c.path, "weight", &w)?),
         (Slot::Bias, ctx.parameter(&c.path, "bias", &b)?),
     ];
+    // Of a GroupNorm's inner part these are ones and zeros.
+    ctx.remember(weights[0].1, &w);
+    ctx.remember(weights[1].1, &b);
     ctx.add(&c.path, Op::InstanceNorm { eps: c.float_or("epsilon", 1e-5) }, &[x], &weights)
 }
 
