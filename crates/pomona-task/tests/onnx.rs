@@ -2,11 +2,12 @@
 //! size in the same form (`NAME.onnx` beside `NAME.safetensors` with `in.*` and `out.*`).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use pomona_exec::{Device, Feeds, Options, Tensor, evaluate};
-use pomona_graph::ValueType;
-use pomona_models::{Component, open};
+use pomona_graph::{Annotation, Recipe, ValueType};
+use pomona_models::{Component, Model, OutputFormat, SaveOptions, open, save};
 use pomona_store::Checkpoint;
 use pomona_task::{ModelWeights, Residence};
 
@@ -65,24 +66,94 @@ fn distance(component: &Component, golden: &Checkpoint) -> Result<f32, String> {
     Ok(worst)
 }
 
+/// Writes the model as ONNX and opens what was written without its manifest, as any other program sees it.
+fn again(path: &Path, opset: u32, dir: &Path) -> Result<Model, String> {
+    let text = |e: pomona_models::ModelError| e.to_string();
+    let model = open(path).map_err(text)?;
+    let graph = model.graph().map_err(text)?;
+    let recipe = Recipe::identity(graph.tensors.iter().map(|t| (t.name.as_str(), t.shape.as_slice())));
+    let options = SaveOptions { format: OutputFormat::Onnx, opset, ..SaveOptions::default() };
+    let out = save(&model, graph, &recipe, &options, dir.join(format!("out{opset}")), &mut |_, _| {});
+    let out = out.map_err(text)?.path;
+    open(out.join("model.onnx")).map_err(|e| format!("operator set {opset}: {e}"))
+}
+
 fn check(dir: &Path) {
     let mut failed = Vec::new();
     for path in cases(dir) {
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
         let golden = Checkpoint::open(path.with_extension("safetensors")).unwrap();
-        let result = open(&path).map_err(|e| e.to_string()).and_then(|m| {
-            let nodes = m.graph().unwrap().nodes.len();
-            distance(m.only().unwrap(), &golden).map(|d| (d, nodes, m.graph().unwrap().parameters()))
-        });
-        match result {
-            Ok((d, nodes, parameters)) if d <= 1.0 => {
-                println!("{name}: {d:.3} of the tolerance, {nodes} operators, {parameters} parameters")
+        let scratch = tempfile::tempdir().unwrap();
+        let run = |model: Result<Model, String>| {
+            model.and_then(|m| Ok((distance(m.only().unwrap(), &golden)?, m.graph().unwrap().nodes.len())))
+        };
+        let results = [
+            ("read", run(open(&path).map_err(|e| e.to_string()))),
+            ("written as 17", run(again(&path, 17, scratch.path()))),
+            ("written as 22", run(again(&path, 22, scratch.path()))),
+        ];
+        for (what, result) in results {
+            match result {
+                Ok((d, nodes)) if d <= 1.0 => {
+                    println!("{name} {what}: {d:.3} of the tolerance, {nodes} operators");
+                }
+                Ok((d, _)) => failed.push(format!("{name} {what}: {d} times the tolerance")),
+                Err(e) => failed.push(format!("{name} {what}: {e}")),
             }
-            Ok((d, ..)) => failed.push(format!("{name}: {d} times the tolerance")),
-            Err(e) => failed.push(format!("{name}: {e}")),
         }
     }
     assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+/// How many operators of each name a file becomes.
+fn operators(name: &str) -> BTreeMap<&'static str, usize> {
+    let model = open(goldens().join(format!("{name}.onnx"))).unwrap();
+    let mut out = BTreeMap::new();
+    for node in &model.graph().unwrap().nodes {
+        *out.entry(node.op.name()).or_default() += 1;
+    }
+    out
+}
+
+#[test]
+fn decomposed_operators_become_whole_again() {
+    for (name, wanted) in [
+        ("vit", vec![("Attention", 2), ("LayerNorm", 5), ("Softmax", 0), ("Activation", 2), ("Linear", 13)]),
+        (
+            "vit_fused",
+            vec![("Attention", 2), ("Split", 2), ("LayerNorm", 5), ("Softmax", 0), ("Activation", 2)],
+        ),
+        ("vit_static", vec![("Attention", 2), ("Split", 2), ("LayerNorm", 5), ("Activation", 2)]),
+        ("text", vec![("Attention", 1), ("LayerNorm", 3), ("Embedding", 1), ("Softmax", 0)]),
+        ("unet", vec![("Attention", 1), ("GroupNorm", 2), ("InstanceNorm", 0), ("Activation", 1)]),
+        ("speech", vec![("Recurrent", 2), ("Conv", 1)]),
+    ] {
+        let found = operators(name);
+        for (op, count) in wanted {
+            assert_eq!(found.get(op).copied().unwrap_or(0), count, "{name}: {op} of {found:?}");
+        }
+    }
+}
+
+#[test]
+fn quantised_pairs_become_annotations_and_come_back() {
+    let path = goldens().join("qdq.onnx");
+    let targets = |m: &Model| {
+        let notes = m.graph().unwrap().annotations.values().flatten();
+        let target = |n: &Annotation| match n {
+            Annotation::Quantisation { target, bits, scales, .. } => {
+                format!("{target:?} {bits} {}", scales.len())
+            }
+            other => format!("{other:?}"),
+        };
+        let mut all: Vec<String> = notes.map(target).collect();
+        all.sort();
+        all
+    };
+    let model = open(&path).unwrap();
+    assert_eq!(targets(&model), ["Input(0) 8 1", "Input(0) 8 1", "Weight 8 4", "Weight 8 5"]);
+    let scratch = tempfile::tempdir().unwrap();
+    assert_eq!(targets(&again(&path, 17, scratch.path()).unwrap()), targets(&model));
 }
 
 #[test]

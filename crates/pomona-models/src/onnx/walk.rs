@@ -220,7 +220,8 @@ fn read(ctx: &mut Context<'_>, node: &OnnxNode) -> Lower<Vec<Entry>> {
         return Ok(entries);
     }
     let path = ctx.names.path(node, ops::weight_name(ctx, node));
-    for (module, class) in node.scopes.iter().zip(&node.classes).rev().skip(1).filter(|(m, _)| !m.is_empty()) {
+    for (module, class) in node.scopes.iter().zip(&node.classes).rev().skip(1).filter(|(m, _)| !m.is_empty())
+    {
         let class = class.rsplit('.').next().unwrap_or(class);
         ctx.builder.module(&super::names::tidy(module), class);
     }

@@ -22,7 +22,10 @@ fn find(w: &Work, at: usize) -> Option<(Activation, ValueId)> {
     let node = w.node(at);
     let out = *node.outputs.first()?;
     if let Some((a, b)) = w.binary(out, BinaryFn::Mul) {
-        return gated(w, a, b).or_else(|| gated(w, b, a)).or_else(|| halved(w, a, b)).or_else(|| halved(w, b, a));
+        return gated(w, a, b)
+            .or_else(|| gated(w, b, a))
+            .or_else(|| halved(w, a, b))
+            .or_else(|| halved(w, b, a));
     }
     // 0.5 * (x * (1 + erf(x / sqrt 2)))
     let (y, half) = w.scalar(out, BinaryFn::Mul)?;
@@ -71,7 +74,8 @@ fn shifted(w: &Work, x: ValueId, gate: ValueId) -> Option<(Activation, ValueId)>
     match activated(w, f)? {
         (Activation::Erf, y) => {
             let divided = w.scalar(y, BinaryFn::Div).filter(|(_, d)| near(*d, std::f64::consts::SQRT_2));
-            let scaled = w.scalar(y, BinaryFn::Mul).filter(|(_, f)| near(*f, std::f64::consts::FRAC_1_SQRT_2));
+            let scaled =
+                w.scalar(y, BinaryFn::Mul).filter(|(_, f)| near(*f, std::f64::consts::FRAC_1_SQRT_2));
             let (inner, _) = divided.or(scaled)?;
             (inner == x).then_some((Activation::Gelu, x))
         }

@@ -48,7 +48,8 @@ pub(super) fn fuse(w: &mut Work, at: usize) -> bool {
     let mut y = w.insert(place, &path, Op::Attention(attrs), inputs, vec![wide])[0];
     place += 1;
     let split: Shape = vec![q.batch_size.clone(), q.length.clone(), q.heads.into(), v.width.into()];
-    y = w.insert(place, &format!("{path}.heads"), Op::Reshape { shape: split.clone() }, vec![y], vec![split])[0];
+    y = w.insert(place, &format!("{path}.heads"), Op::Reshape { shape: split.clone() }, vec![y], vec![split])
+        [0];
     place += 1;
     let by_head: Shape = vec![q.batch_size.clone(), q.heads.into(), q.length.clone(), v.width.into()];
     let order = Op::Transpose { axes: vec![0, 2, 1, 3] };

@@ -51,8 +51,12 @@ fn back(w: &Work, v: ValueId, scalars: bool) -> Option<(Step, ValueId)> {
     let passes = match &node.op {
         Op::Reshape { .. } | Op::Transpose { .. } | Op::Expand { .. } => true,
         Op::Scalar { function: BinaryFn::Mul | BinaryFn::Div, reversed, .. } => scalars && !reversed,
-        Op::Slice { start, end, step: 1, .. } => end.as_int().zip(start.as_int()).is_some_and(|(e, s)| e - s == 1),
-        Op::Split { map: SplitMap::Parts { sizes }, .. } => sizes.get(k).is_some_and(|s| s.as_int() == Some(1)),
+        Op::Slice { start, end, step: 1, .. } => {
+            end.as_int().zip(start.as_int()).is_some_and(|(e, s)| e - s == 1)
+        }
+        Op::Split { map: SplitMap::Parts { sizes }, .. } => {
+            sizes.get(k).is_some_and(|s| s.as_int() == Some(1))
+        }
         _ => false,
     };
     passes.then(|| ((id.0 as usize, k), node.inputs[0]))
@@ -107,7 +111,8 @@ fn from(w: &Work, source: ValueId, steps: &[Step], order: Order) -> Option<Trace
         [one] => (Some((*one).clone()), None),
         [] if axes.len() >= 2 => {
             // Heads have an axis: the last one before tokens that is not a repetition.
-            let list = axes.last().filter(|l| l.iter().any(|a| a.axis.is_some())).or(axes.get(axes.len() - 2))?;
+            let list =
+                axes.last().filter(|l| l.iter().any(|a| a.axis.is_some())).or(axes.get(axes.len() - 2))?;
             match list.iter().filter(|a| a.axis.is_some()).collect::<Vec<_>>()[..] {
                 [one] if size(&one.size).is_some() && is_whole(one, shape) => (Some(one.clone()), one.axis),
                 [] => (None, None),
@@ -133,7 +138,20 @@ fn from(w: &Work, source: ValueId, steps: &[Step], order: Order) -> Option<Trace
     let (batch, tokens) = (axis_of(&batch), axis_of(&tokens));
     let product = |list: &[usize]| list.iter().try_fold(Dim::from(1), |n, a| n.checked_mul(&shape[*a]).ok());
     let (batch_size, length) = (product(&batch)?, product(&tokens)?);
-    Some(Traced { source, batch, tokens, head_axis, channels: c, part, heads, share, width, scale, batch_size, length })
+    Some(Traced {
+        source,
+        batch,
+        tokens,
+        head_axis,
+        channels: c,
+        part,
+        heads,
+        share,
+        width,
+        scale,
+        batch_size,
+        length,
+    })
 }
 
 fn size(d: &Dim) -> Option<usize> {
@@ -190,8 +208,10 @@ fn part_of(
             if heads * width * count != total {
                 return None;
             }
-            let outer = stride(&one.stride)? == heads * width && head.is_none_or(|h| stride(&h.stride) == Some(width));
-            let inner = stride(&one.stride)? == width && head.is_none_or(|h| stride(&h.stride) == Some(width * count));
+            let outer = stride(&one.stride)? == heads * width
+                && head.is_none_or(|h| stride(&h.stride) == Some(width));
+            let inner = stride(&one.stride)? == width
+                && head.is_none_or(|h| stride(&h.stride) == Some(width * count));
             (outer || inner).then_some(Some((one.index, one.count, !outer)))
         }
         _ => None,
@@ -205,7 +225,8 @@ pub(super) fn flat(w: &mut Work, at: &mut usize, path: &str, t: &Traced) -> Valu
         x = parted(w, at, path, t, index, count, by_head);
     }
     let shape = w.shape(x).clone();
-    let mut order: Vec<usize> = t.batch.iter().chain(&t.tokens).chain(&t.head_axis).chain([&t.channels]).copied().collect();
+    let mut order: Vec<usize> =
+        t.batch.iter().chain(&t.tokens).chain(&t.head_axis).chain([&t.channels]).copied().collect();
     // Axes of size 1 may stand anywhere: they join the batch.
     let rest: Vec<usize> = (0..shape.len()).filter(|a| !order.contains(a)).collect();
     order.splice(0..0, rest);
@@ -224,10 +245,19 @@ pub(super) fn flat(w: &mut Work, at: &mut usize, path: &str, t: &Traced) -> Valu
 }
 
 /// One part of a fused projection; operands of the same source share the Split.
-fn parted(w: &mut Work, at: &mut usize, path: &str, t: &Traced, index: usize, count: usize, by_head: bool) -> ValueId {
+fn parted(
+    w: &mut Work,
+    at: &mut usize,
+    path: &str,
+    t: &Traced,
+    index: usize,
+    count: usize,
+    by_head: bool,
+) -> ValueId {
     let each = Dim::from(if by_head { t.width } else { t.heads * t.width });
     let sizes = vec![each; count];
-    let map = if by_head { SplitMap::Interleaved { groups: t.heads, sizes } } else { SplitMap::Parts { sizes } };
+    let map =
+        if by_head { SplitMap::Interleaved { groups: t.heads, sizes } } else { SplitMap::Parts { sizes } };
     let op = Op::Split { axis: t.channels, map };
     let known = w.draft.graph.nodes.iter().position(|n| n.op == op && n.inputs == [t.source]);
     if let Some(known) = known.filter(|k| k < at) {

@@ -12,7 +12,10 @@ mod weights;
 
 use std::collections::HashSet;
 
-use pomona_graph::{BinaryFn, Expr, Graph, Node, NodeId, Op, Role, Shape, Slot, TensorDef, TensorId, Value, ValueId, ValueType};
+use pomona_graph::{
+    BinaryFn, Expr, Graph, Node, NodeId, Op, Role, Shape, Slot, TensorDef, TensorId, Value, ValueId,
+    ValueType,
+};
 
 use super::Draft;
 use super::clean::clean;
@@ -151,7 +154,14 @@ impl Work {
     }
 
     /// Adds a node right before another; gives its outputs. The caller's index moves up by one.
-    fn insert(&mut self, before: usize, path: &str, op: Op, inputs: Vec<ValueId>, shapes: Vec<Shape>) -> Vec<ValueId> {
+    fn insert(
+        &mut self,
+        before: usize,
+        path: &str,
+        op: Op,
+        inputs: Vec<ValueId>,
+        shapes: Vec<Shape>,
+    ) -> Vec<ValueId> {
         let mut name = path.to_owned();
         let mut n = 1;
         while !self.paths.insert(name.clone()) {
@@ -204,7 +214,12 @@ impl Work {
             n += 1;
             wanted = format!("{name}.{n}");
         }
-        self.draft.graph.tensors.push(TensorDef { name: wanted.clone(), shape, role: Role::Parameter, ..def });
+        self.draft.graph.tensors.push(TensorDef {
+            name: wanted.clone(),
+            shape,
+            role: Role::Parameter,
+            ..def
+        });
         self.draft.exprs.insert(wanted, expr);
         TensorId(self.draft.graph.tensors.len() as u32 - 1)
     }

@@ -26,12 +26,15 @@ fn activated(w: &Work, v: ValueId, wanted: Activation) -> Option<ValueId> {
 /// the root or its reciprocal.
 fn deviation(w: &Work, v: ValueId, reciprocal: bool) -> Option<(ValueId, usize, f64)> {
     let sum = match reciprocal {
-        false => activated(w, v, Activation::Sqrt).or_else(|| w.scalar(v, BinaryFn::Pow).filter(|p| p.1 == 0.5).map(|p| p.0))?,
+        false => activated(w, v, Activation::Sqrt)
+            .or_else(|| w.scalar(v, BinaryFn::Pow).filter(|p| p.1 == 0.5).map(|p| p.0))?,
         true => {
             let root = activated(w, v, Activation::Reciprocal).or_else(|| {
                 let node = w.node(w.maker(v)?);
                 match node.op {
-                    Op::Scalar { function: BinaryFn::Div, value: 1.0, reversed: true } => Some(node.inputs[0]),
+                    Op::Scalar { function: BinaryFn::Div, value: 1.0, reversed: true } => {
+                        Some(node.inputs[0])
+                    }
                     _ => None,
                 }
             });
@@ -94,7 +97,9 @@ pub(super) fn grouped(w: &mut Work, at: usize) -> bool {
     let Op::InstanceNorm { eps } = w.node(norm).op else { return false };
     let grouped = w.node(norm).inputs[0];
     let weights: Vec<(Slot, TensorId)> = w.node(norm).weights.iter().map(|(s, t)| (*s, *t)).collect();
-    let Some(split) = w.maker(grouped).filter(|n| matches!(w.node(*n).op, Op::Reshape { .. })) else { return false };
+    let Some(split) = w.maker(grouped).filter(|n| matches!(w.node(*n).op, Op::Reshape { .. })) else {
+        return false;
+    };
     let x = w.node(split).inputs[0];
     let (from, mid) = (w.shape(x).clone(), w.shape(grouped).clone());
     let groups = mid.get(1).and_then(Dim::as_int).and_then(|n| usize::try_from(n).ok());
@@ -128,7 +133,11 @@ pub(super) fn affine(w: &mut Work, at: usize) -> bool {
     };
     let Some(norm) = w.maker(y) else { return false };
     let node = w.node(norm).clone();
-    if node.weights.contains_key(&slot) || node.weights.contains_key(&Slot::Bias) || !w.once(y) || w.shape(y) != w.shape(out) {
+    if node.weights.contains_key(&slot)
+        || node.weights.contains_key(&Slot::Bias)
+        || !w.once(y)
+        || w.shape(y) != w.shape(out)
+    {
         return false;
     }
     let shape = w.shape(y);
@@ -136,7 +145,9 @@ pub(super) fn affine(w: &mut Work, at: usize) -> bool {
     let rank = shape.len();
     let row = match node.op {
         Op::LayerNorm { axes: 1, .. } => size(rank - 1).and_then(|n| Some((w.row(constant, n, 0)?, n))),
-        Op::RmsNorm { .. } if slot == Slot::Weight => size(rank - 1).and_then(|n| Some((w.row(constant, n, 0)?, n))),
+        Op::RmsNorm { .. } if slot == Slot::Weight => {
+            size(rank - 1).and_then(|n| Some((w.row(constant, n, 0)?, n)))
+        }
         Op::GroupNorm { .. } | Op::InstanceNorm { .. } if rank > 1 => {
             size(1).and_then(|n| Some((w.row(constant, n, rank - 2)?, n)))
         }
