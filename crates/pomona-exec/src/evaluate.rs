@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use pomona_graph::{Bindings, Graph, NodeId, TensorId, ValueId};
+use pomona_graph::{Bindings, Graph, NodeId, QuantTarget, TensorId, ValueId};
 
 use crate::error::{ExecError, Result};
 use crate::ops::{self, Call};
+use crate::quantise;
 use crate::symbols::learn;
 use crate::tensor::Tensor;
 use crate::weights::WeightProvider;
@@ -80,8 +81,27 @@ pub(crate) fn run(
                 message: format!("is needed by `{}` and was neither fed nor made", node.path),
             })?);
         }
+        let annotated = graph.annotations.contains_key(&node.path);
+        let round = |t: Tensor, target: QuantTarget| {
+            quantise::rounded(t, quantise::note(graph, node, &target), node, taped)
+        };
+        if annotated {
+            let all = inputs.into_iter().enumerate().map(|(k, t)| round(t, QuantTarget::Input(k)));
+            inputs = all.collect::<Result<_>>()?;
+        }
         let call = Call { graph, id, node, inputs, sizes: &sizes, options, provider, taped };
-        let outputs = ops::run(call, tensor)?;
+        let mut outputs = if annotated {
+            let mut fetch = |t: TensorId, n: NodeId| {
+                quantise::rounded(tensor(t, n)?, quantise::of_weight(graph, node, t), node, taped)
+            };
+            ops::run(call, &mut fetch)?
+        } else {
+            ops::run(call, tensor)?
+        };
+        if annotated {
+            let all = outputs.into_iter().enumerate().map(|(k, t)| round(t, QuantTarget::Output(k)));
+            outputs = all.collect::<Result<_>>()?;
+        }
         for v in &node.inputs {
             if last.get(v) == Some(&id) && !wanted.contains(v) && !feeds.contains_key(v) {
                 live.remove(v);

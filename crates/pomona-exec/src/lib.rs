@@ -11,6 +11,7 @@ mod evaluate;
 mod gradients;
 mod host;
 mod ops;
+mod quantise;
 mod state;
 mod symbols;
 mod tensor;

@@ -298,8 +298,16 @@ impl<'a> Context<'a> {
 
     /// Keeps a small tensor's numbers for the patterns that depend on them.
     pub(super) fn remember(&mut self, id: TensorId, w: &Weight) {
+        let computed = self.computed.iter().find(|t| t.name == w.name && w.expr == Expr::copy(&t.name));
+        let values = match computed.map(|t| &t.data) {
+            Some(OnnxData::Bytes(b)) => host_of_bytes(w.encoding, &w.shape, b)
+                .f64s()
+                .ok()
+                .map(|v| v.into_iter().map(|x| x as f32).collect()),
+            _ => self.floats(w),
+        };
         if w.elements() <= SMALL
-            && let (Some(values), Some(name)) = (self.floats(w), self.builder.tensor_name(id))
+            && let (Some(values), Some(name)) = (values, self.builder.tensor_name(id))
         {
             self.known.insert(name.to_owned(), values);
         }

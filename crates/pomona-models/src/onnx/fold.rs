@@ -4,7 +4,7 @@ use pomona_graph::{Activation, BinaryFn, Dim, ValueType};
 use pomona_store::onnx::OnnxValue;
 
 use super::args;
-use super::context::{Call, Context, Entry, Lower, Weight, axis, unsupported};
+use super::context::{Call, Context, Entry, Fault, Lower, Weight, axis, unsupported};
 use super::host::{Data, Host, LIMIT, binary, indices, number, strides};
 use super::ops::tables;
 
@@ -36,7 +36,11 @@ pub(super) fn fold(ctx: &mut Context<'_>, c: &Call<'_>) -> Lower<Option<Vec<Entr
     let hosts: Option<Vec<Host>> =
         c.node.inputs.iter().filter(|n| !n.is_empty()).map(|n| ctx.host_of(n)).collect();
     match hosts {
-        Some(h) => Ok(evaluate(ctx, c, &h)?.map(|all| all.into_iter().map(Entry::Host).collect())),
+        Some(h) => match evaluate(ctx, c, &h) {
+            // A constant stretched to a symbolic size is a node; only arithmetic on sizes must be known.
+            Err(Fault::Bind(_)) if matches!(op, "Expand" | "Tile" | "Reshape" | "Slice") => Ok(None),
+            other => Ok(other?.map(|all| all.into_iter().map(Entry::Host).collect())),
+        },
         None => Ok(None),
     }
 }
