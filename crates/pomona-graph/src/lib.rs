@@ -22,7 +22,10 @@ pub mod toys;
 mod validate;
 
 pub use annotation::{Annotation, QuantTarget};
-pub use axis::{AxisGroup, ChannelGroup, ChannelMember, Side, axis_groups, channel_groups, keep_edits};
+pub use axis::{
+    AxisGroup, ChannelGroup, ChannelMember, CoupledGroup, CoupledMember, Granularity, Side, axis_groups,
+    channel_groups, coupled_groups, keep_edits,
+};
 pub use build::GraphBuilder;
 pub use dim::{Bindings, Dim, DimFactor, Shape, show_shape};
 pub use dim_parse::parse as parse_dim;

@@ -3,7 +3,9 @@
 //! An axis group joins all tensor axes that share a class; behind a Concat that is several layers at once. A channel group is
 //! finer: the classes with the same set of tensor axes, one layer's filters with all that follows them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use serde::Serialize;
 
 use super::links::{Axis, AxisMap};
 use super::runs::{Run, runs_of};
@@ -16,7 +18,7 @@ use crate::tensor::{Slot, TensorId};
 /// Channels that are cut alike: each goes with the same axes of the same tensors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChannelGroup {
-    /// `<tensor name>:<axis>` of its first member.
+    /// `<tensor name>:<axis>` of its first member, with `@<first index>` where a group before has that name.
     pub name: String,
     /// Number of channels: the smallest things that can go.
     pub len: usize,
@@ -43,7 +45,8 @@ pub struct ChannelMember {
 }
 
 /// What a tensor axis is to its operator.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Side {
     /// It makes the channels: rows of a linear layer, filters of a convolution, its bias, an embedding's width.
     Makes,
@@ -85,6 +88,7 @@ pub fn channel_groups(graph: &Graph) -> Result<Vec<ChannelGroup>> {
     }
     let mut groups: Vec<ChannelGroup> = Vec::with_capacity(found.len());
     let mut place: HashMap<u32, (usize, u32)> = HashMap::new();
+    let mut named = HashSet::new();
     for (list, mut classes) in found {
         let Some(&(first, axis)) = list.first() else { continue };
         // Channels count along the first member.
@@ -106,7 +110,7 @@ pub fn channel_groups(graph: &Graph) -> Result<Vec<ChannelGroup>> {
                 .collect(),
         };
         let group = ChannelGroup {
-            name: format!("{}:{axis}", graph.tensor(first).name),
+            name: unique_name(graph, (first, axis), order.get(classes.first().unwrap_or(&0)), &mut named),
             len: classes.len(),
             members: list.iter().map(|a| member(*a)).collect(),
             cells: vec![0; classes.len()],
@@ -116,6 +120,18 @@ pub fn channel_groups(graph: &Graph) -> Result<Vec<ChannelGroup>> {
     }
     tie(&mut groups, &place, &constraints.equal);
     Ok(groups)
+}
+
+/// `<tensor name>:<axis>`; where a group before has this name (parts of one axis that go apart, as the queries and the values
+/// of a joined projection), with `@` and the first index.
+pub(super) fn unique_name(
+    graph: &Graph,
+    (tensor, axis): (TensorId, usize),
+    first: Option<&usize>,
+    named: &mut HashSet<(TensorId, usize)>,
+) -> String {
+    let plain = format!("{}:{axis}", graph.tensor(tensor).name);
+    if named.insert((tensor, axis)) { plain } else { format!("{plain}@{}", first.unwrap_or(&0)) }
 }
 
 /// Splits channels into cells at the ends of runs, and ties groups that share an operator with runs.
@@ -157,9 +173,18 @@ fn tie(groups: &mut [ChannelGroup], place: &HashMap<u32, (usize, u32)>, constrai
 }
 
 /// The side of each tensor axis that an operator makes or reads channels with.
-fn sides(graph: &Graph) -> HashMap<(TensorId, usize), Side> {
+pub(super) fn sides(graph: &Graph) -> HashMap<(TensorId, usize), Side> {
     let mut out = HashMap::new();
     for node in &graph.nodes {
+        if matches!(node.op, Op::Recurrent { .. }) {
+            for (slot, t) in &node.weights {
+                out.insert((*t, 0), Side::Makes);
+                if !matches!(slot, Slot::BiasIh | Slot::BiasHh | Slot::BiasIhReverse | Slot::BiasHhReverse) {
+                    out.entry((*t, 1)).or_insert(Side::Reads);
+                }
+            }
+            continue;
+        }
         let (makes, reads) = match &node.op {
             Op::Linear {} => (0, Some(1)),
             Op::Conv(a) if a.groups == 1 => (0, Some(1)),
@@ -188,9 +213,10 @@ impl ChannelGroup {
     pub fn makers<'g>(&'g self, graph: &'g Graph) -> impl Iterator<Item = (NodeId, &'g str)> {
         let made = |t: &TensorId| self.members.iter().any(|m| m.side == Side::Makes && m.tensor == *t);
         let of = move |slot: Option<&TensorId>| slot.is_some_and(made);
+        let slots = [Slot::Weight, Slot::WeightIh, Slot::WeightIhReverse];
         graph
             .iter()
-            .filter(move |(_, n)| of(n.weights.get(&Slot::Weight)))
+            .filter(move |(_, n)| slots.iter().any(|s| of(n.weights.get(s))))
             .map(|(id, n)| (id, n.path.as_str()))
     }
 }

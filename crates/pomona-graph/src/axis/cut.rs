@@ -6,7 +6,7 @@ use super::links::{Axis, AxisMap};
 use crate::dim::Dim;
 use crate::edit::Work;
 use crate::graph::{Graph, Node, Value};
-use crate::op::{Op, SplitMap};
+use crate::op::{Direction, Op, SplitMap};
 use crate::shape::infer;
 use crate::tensor::{Slot, TensorDef, TensorId};
 
@@ -280,6 +280,18 @@ fn cut_op(kept: &Kept<'_>, node: &Node, rule: GroupRule) -> Result<Option<Op>, S
                 None => None,
             }
         }
+        Op::Recurrent { cell, direction, reset_after, .. } => match output(0, 2) {
+            Some((indices, len)) => {
+                let runs = if *direction == Direction::Both { 2 } else { 1 };
+                let counts = per_run(&indices, len, runs, "directions")?;
+                if nonempty(&counts) < runs {
+                    return Err("a direction would lose all its hidden units".to_owned());
+                }
+                let hidden = indices.len() / runs;
+                Some(Op::Recurrent { cell: *cell, hidden, direction: *direction, reset_after: *reset_after })
+            }
+            None => None,
+        },
         Op::Split { axis, map: SplitMap::Parts { sizes } } => {
             let sizes = part_sizes(sizes, |p| output(p, *axis).map(|(i, _)| i.len()));
             Some(Op::Split { axis: *axis, map: SplitMap::Parts { sizes } })

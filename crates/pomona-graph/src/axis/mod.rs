@@ -8,6 +8,8 @@ mod channels;
 mod cut;
 mod layout;
 mod links;
+mod listing;
+mod recurrent;
 mod relations;
 mod runs;
 #[cfg(test)]
@@ -16,6 +18,7 @@ mod tests;
 pub use channels::{ChannelGroup, ChannelMember, Side, channel_groups, keep_edits};
 pub(crate) use cut::{GroupRule, cut, reinfer};
 pub(crate) use links::{Axis, AxisMap};
+pub use listing::{CoupledGroup, CoupledMember, Granularity, coupled_groups};
 
 use std::collections::BTreeMap;
 

@@ -2,6 +2,7 @@
 
 use super::layout;
 use super::links::{Axis, AxisMap};
+use super::recurrent;
 use crate::graph::{Graph, Node, ValueId};
 use crate::op::{AttentionAttrs, Op};
 use crate::tensor::Slot;
@@ -100,6 +101,9 @@ pub(super) fn link_node(map: &mut AxisMap, graph: &Graph, node: &Node) {
         }
         (Op::Binary { .. } | Op::Add {} | Op::Where {}, _) => {
             node.inputs.iter().for_each(|v| broadcast(map, *v, y, 0));
+        }
+        (Op::Recurrent { cell, hidden, direction, .. }, Some(_)) => {
+            recurrent::link(map, node, *cell, *hidden, *direction);
         }
         (Op::MatMul { transpose_b }, _) => matmul(map, node, *transpose_b),
         (Op::Pool { .. } | Op::AdaptivePool { .. } | Op::Resize { .. }, Some(x)) => {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::links::{Axis, AxisMap};
 use crate::graph::{Graph, ValueId};
-use crate::op::{Op, SplitMap};
+use crate::op::{Direction, Op, SplitMap};
 
 /// Classes of one head or group, in order.
 pub(super) type Run = Vec<u32>;
@@ -16,6 +16,8 @@ pub(super) struct Constraints {
     pub equal: Vec<Vec<Run>>,
     /// Classes that cannot go one by one.
     pub fixed: HashSet<u32>,
+    /// Those of them that can go with their whole head.
+    pub rotary: HashSet<u32>,
 }
 
 impl Constraints {
@@ -66,6 +68,7 @@ pub(super) fn runs_of(graph: &Graph, map: &AxisMap) -> Constraints {
                 add(node.inputs.get(1), 2, a.kv_heads);
                 add(node.inputs.get(2), 2, a.kv_heads);
             }
+            Op::Recurrent { direction: Direction::Both, .. } => add(y, 2, 2),
             Op::Split { axis, map: SplitMap::Interleaved { groups, .. } } => {
                 node.outputs.iter().for_each(|v| add(Some(v), *axis, *groups));
             }
@@ -74,12 +77,12 @@ pub(super) fn runs_of(graph: &Graph, map: &AxisMap) -> Constraints {
                 let classes: Vec<u32> = map.classes(Axis::Value(*v, last(v))).collect();
                 let width = (classes.len() / a.heads.max(1)).max(1);
                 add(x, last(v), a.heads);
-                out.fixed.extend(
-                    classes.iter().enumerate().filter(|(i, _)| i % width < a.rotary).map(|(_, c)| *c),
-                );
+                let turns = classes.iter().enumerate().filter(|(i, _)| i % width < a.rotary).map(|(_, c)| *c);
+                out.rotary.extend(turns);
             }
             _ => {}
         }
     }
+    out.fixed.extend(&out.rotary);
     out
 }
