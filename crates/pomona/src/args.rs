@@ -74,7 +74,7 @@ pub struct Inspect {
     /// Predict the latency on this device
     #[arg(long)]
     pub device: Option<String>,
-    /// List the removable regions with what goes together
+    /// List the coupled axis groups, why some cannot be cut, and the removable regions
     #[arg(long)]
     pub groups: bool,
     /// The component of a pipeline (unet, text_encoder); all without it
@@ -434,7 +434,7 @@ pub struct Devices {
 pub struct Explain {
     /// Directory, pipeline, .gguf or bare config.json
     pub model: PathBuf,
-    /// Path of a block, sublayer or module (model.layers.3)
+    /// Path of a block, sublayer or module (model.layers.3), or a tensor, its axis or group (model.norm.weight:0)
     pub part: String,
     /// The component of a pipeline
     #[arg(long)]

@@ -167,6 +167,9 @@ fn apply_and_verify() {
     });
     check(&folder, "explain", &["explain", "model", "model.layers.3"]);
     check(&folder, "explain-not", &["explain", "model", "model.norm"]);
+    check_both(&folder, "explain-axis", &["explain", "model", "model.layers.3.mlp.up_proj.weight:0"]);
+    check(&folder, "explain-heads", &["explain", "model", "model.layers.3.self_attn.k_proj"]);
+    check(&folder, "explain-nothing", &["explain", "model", "model.layers.9"]);
 }
 
 #[test]

@@ -26,6 +26,19 @@ fn folder(config: &str) -> Folder {
 }
 
 #[test]
+fn groups_are_listed_and_explained() {
+    let f = folder(RESNET);
+    check(&f, "groups", &["inspect", "network", "--groups"]);
+    check(&f, "explain", &["explain", "network", "layer1.0.conv1"]);
+    let document = f.document(&["inspect", "network", "--groups"]);
+    let groups = document["groups"].as_array().unwrap();
+    assert!(groups.iter().any(|g| g["locked"].is_null() && g["granularity"]["kind"] == "channel"));
+    assert!(groups.iter().any(|g| g["locked"].as_str().is_some_and(|w| w.contains("output"))));
+    let f = folder(GENERATOR);
+    check(&f, "groups-joined", &["inspect", "network", "--groups"]);
+}
+
+#[test]
 fn filters_are_scored_planned_applied_and_verified() {
     let f = folder(RESNET);
     check(&f, "score", &["score", "network", "--method", "filters", "--criterion", "l2", "-o", "s.json"]);

@@ -142,6 +142,8 @@ fn reshape(map: &mut AxisMap, graph: &Graph, node: &Node, x: ValueId, y: ValueId
         };
         match (m, n) {
             (1, 1) => map.same(Axis::Value(x, at.0), Axis::Value(y, at.1)),
+            // An axis of size 1 comes or goes: nothing is linked to it.
+            (1, 0) | (0, 1) => {}
             (1, _) | (_, 1) => {
                 let (joined, outer) = if m == 1 {
                     (Axis::Value(x, at.0), Axis::Value(y, at.1))

@@ -96,7 +96,11 @@ pub fn coupled_groups(graph: &Graph) -> Result<Vec<CoupledGroup>> {
                 "an operator holds equal parts of it with channels that stay, and the parts would become unequal".to_owned()
             })
         };
-        let lock = map.lock_of(class).map(str::to_owned).or_else(unequal);
+        let single = || {
+            let one = list.iter().all(|(t, axis)| graph.tensor(*t).shape[*axis] == 1);
+            one.then(|| "it is a single index: nothing would be left".to_owned())
+        };
+        let lock = map.lock_of(class).map(str::to_owned).or_else(unequal).or_else(single);
         found.entry((list, lock, rotary)).or_default().push(class);
     }
     let parts = parts_of(&constraints);

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, bail};
 use pomona_cost::{BlockSpec, CostOptions, CostReport, cost, decode_bindings, default_bindings, roofline};
-use pomona_graph::{Bindings, Graph, apply, blocks, diff, regions};
+use pomona_graph::{Bindings, Graph, apply, blocks, coupled_groups, diff, regions};
 use pomona_models::{Component, Model};
-use pomona_report::{InspectOptions, TreeOptions, compare, inspect, removal};
+use pomona_report::{InspectOptions, TreeOptions, compare, group_table, inspect, removal};
 
 use crate::args::Inspect;
 use crate::context::{cost_device, open_model, read_plan};
@@ -78,14 +78,16 @@ fn one(component: &Component, a: &Inspect, given: &Bindings, ui: &Ui) -> Result<
             options.latencies.push(("one token after 128".to_owned(), roofline(&one, &device)?));
         }
     }
-    let groups = if a.groups { regions(graph) } else { Vec::new() };
+    let (parts, groups) =
+        if a.groups { (regions(graph), coupled_groups(graph)?) } else { (Vec::new(), Vec::new()) };
     let mut document = serde_json::to_value(&dense)?;
     let left_over = component.left_over();
     if !left_over.is_empty() {
         document["unused"] = serde_json::json!(left_over);
     }
     if a.groups {
-        document["regions"] = groups
+        document["groups"] = serde_json::to_value(&groups)?;
+        document["regions"] = parts
             .iter()
             .map(|r| {
                 serde_json::json!({"path": r.path, "from": r.from, "to": r.to, "parameters": r.parameters,
@@ -100,7 +102,10 @@ fn one(component: &Component, a: &Inspect, given: &Bindings, ui: &Ui) -> Result<
         document["latency"] = seconds.collect();
     }
     let mut text = inspect(&dense, &options);
-    for r in &groups {
+    if a.groups {
+        text += &format!("\n{}\n", group_table(&groups, ui.style()));
+    }
+    for r in &parts {
         text += &format!("{}  {} -> {}  ({} parameters)\n", r.path, r.from.0, r.to.0, r.parameters);
     }
     if !left_over.is_empty() {
