@@ -7,7 +7,7 @@ use crate::table::{Align, Table};
 use crate::units::exact;
 
 /// Paths and tensors of a group that are listed one by one.
-const LISTED: usize = 24;
+const LISTED: usize = 8;
 
 /// The groups that can be cut, then those that stay whole with the reason. Axes of kernels, which every convolution has,
 /// and those of size 1 are only counted.
@@ -33,7 +33,7 @@ pub fn group_table(groups: &[CoupledGroup], style: Style) -> String {
     let mut kernels = 0;
     for g in groups {
         match &g.locked {
-            Some(why) if is_kernel(why) => kernels += 1,
+            Some(_) if is_never_cut(g) => kernels += 1,
             Some(why) => whole.row([g.name.clone(), exact(g.len as u64), why.clone()]),
             None => {}
         }
@@ -61,7 +61,7 @@ pub fn group_text(group: &CoupledGroup) -> String {
         let of: Vec<String> = group
             .members
             .iter()
-            .filter(|m| m.side == side)
+            .filter(|m| m.side == side && group.members.len() > 1)
             .map(|m| match m.indices == m.of {
                 true => format!("{}:{}", m.tensor, m.axis),
                 false => format!("{}:{} ({} of {})", m.tensor, m.axis, m.indices, m.of),
@@ -76,7 +76,11 @@ pub fn group_text(group: &CoupledGroup) -> String {
     }
     if group.locked.is_none() {
         if !group.tied.is_empty() {
-            out += &format!("  keeps the same share as {}\n", listed(&group.tied));
+            let how = match group.granularity {
+                Granularity::Head { .. } => "a head goes with that of",
+                _ => "keeps the same share as",
+            };
+            out += &format!("  {how} {}\n", listed(&group.tied));
         }
         let takes = match group.granularity {
             Granularity::Channel => "a channel takes".to_owned(),
@@ -102,8 +106,8 @@ fn listed(names: &[String]) -> String {
     names[..names.len() - more].join(", ") + &rest
 }
 
-fn is_kernel(why: &str) -> bool {
-    ["it is an axis of the kernel", "each group has one channel", "it is a single index"]
-        .iter()
-        .any(|start| why.starts_with(start))
+/// Whether a group is an axis that no model can lose: of a kernel, or of size 1.
+pub fn is_never_cut(group: &CoupledGroup) -> bool {
+    let starts = ["it is an axis of the kernel", "each group has one channel", "it is a single index"];
+    group.locked.as_ref().is_some_and(|why| starts.iter().any(|s| why.starts_with(s)))
 }

@@ -17,7 +17,7 @@ pub use blocks::block_table;
 pub use chart::{Line, LineChart, line_chart};
 pub use compare::{Measure, compare, compare_costs};
 pub use devices::device_table;
-pub use groups::{group_table, group_text};
+pub use groups::{group_table, group_text, is_never_cut};
 pub use inspect::{InspectOptions, inspect, latency_table};
 pub use json::to_json;
 pub use modules::{Repeats, TreeOptions, module_table};

@@ -1,6 +1,6 @@
 //! The coupled groups of a graph as people read them: all of them, also those that stay whole, with the reason.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde::Serialize;
 
@@ -8,7 +8,8 @@ use super::channels::{Side, sides, unique_name};
 use super::links::{Axis, AxisMap};
 use super::runs::{Constraints, runs_of};
 use crate::error::Result;
-use crate::graph::{Graph, NodeId};
+use crate::graph::{Graph, NodeId, ValueId};
+use crate::op::Op;
 use crate::tensor::{Role, TensorId};
 
 /// The smallest thing of a group that can go.
@@ -42,7 +43,8 @@ pub struct CoupledGroup {
     pub members: Vec<CoupledMember>,
     /// Paths of the operators without weights that tie the members: joins, splits, attention.
     pub through: Vec<String>,
-    /// Names of groups that keep the same share, because an operator holds equal parts of both.
+    /// Names of groups that keep the same share, because an operator holds equal parts of both; of heads that go whole, the
+    /// group of their values.
     pub tied: Vec<String>,
     /// Parameters that go with the smallest thing: a channel, one of each part, a head.
     pub parameters: u64,
@@ -158,6 +160,7 @@ pub fn coupled_groups(graph: &Graph) -> Result<Vec<CoupledGroup>> {
         groups[id].through.push(path);
     }
     tie(&mut groups, &constraints, &group_of);
+    tie_heads(graph, &map, &mut groups, &group_of);
     Ok(groups)
 }
 
@@ -238,6 +241,22 @@ fn tie(groups: &mut [CoupledGroup], constraints: &Constraints, group_of: &HashMa
                 if i != k && !groups[*g].tied.contains(name) {
                     groups[*g].tied.push(name.clone());
                 }
+            }
+        }
+    }
+}
+
+/// Heads of keys that go whole take those of the values along.
+fn tie_heads(graph: &Graph, map: &AxisMap, groups: &mut [CoupledGroup], group_of: &HashMap<u32, usize>) {
+    for node in graph.nodes.iter().filter(|n| matches!(n.op, Op::Attention(_))) {
+        let (Some(k), Some(v)) = (node.inputs.get(1), node.inputs.get(2)) else { continue };
+        let of = |value: ValueId| -> BTreeSet<usize> {
+            map.classes(Axis::Value(value, 2)).filter_map(|c| group_of.get(&c).copied()).collect()
+        };
+        let values: Vec<String> = of(*v).into_iter().map(|g| groups[g].name.clone()).collect();
+        for g in of(*k) {
+            if matches!(groups[g].granularity, Granularity::Head { .. }) {
+                groups[g].tied.clone_from(&values);
             }
         }
     }

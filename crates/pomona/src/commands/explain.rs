@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use pomona_graph::{CoupledGroup, Graph, Region, coupled_groups, region_at, why_not};
-use pomona_report::group_text;
+use pomona_report::{group_text, is_never_cut};
 use serde_json::{Value, json};
 
 use crate::args::Explain;
@@ -77,7 +77,7 @@ fn groups_of(graph: &Graph, name: &str) -> Result<Vec<CoupledGroup>> {
     groups.retain(|g| {
         g.members.iter().any(|m| match &axis {
             Some((tensor, axis)) => m.tensor == *tensor && m.axis == *axis,
-            None => tensors.contains(&m.tensor),
+            None => tensors.contains(&m.tensor) && !is_never_cut(g),
         })
     });
     Ok(groups)
