@@ -16,7 +16,7 @@ use rand_chacha::ChaCha8Rng;
 
 /// Cuts of each network; more with `POMONA_CUTS`.
 fn count() -> u64 {
-    std::env::var("POMONA_CUTS").ok().and_then(|n| n.parse().ok()).unwrap_or(12)
+    std::env::var("POMONA_CUTS").ok().and_then(|n| n.parse().ok()).unwrap_or(40)
 }
 
 /// `count` random cuts of a graph; how many were made.

@@ -34,16 +34,17 @@ pub fn held(graph: &Graph, values: impl Fn(&str, &[usize]) -> Vec<f32>) -> Held 
     Held(Loaded(graph.iter_tensors().map(|(id, t)| (id, tensor(t).unwrap())).collect()))
 }
 
-/// A cut of some of the groups: equal shares of all cells of a cluster; now and then a cell (a head, a norm's group) goes
-/// whole, which not every operator allows.
+/// A cut of some of the groups: equal shares of all cells of a cluster; now and then a cell (a head, a norm's group) of one
+/// cluster goes whole, which not every operator allows.
 pub fn random_cut(graph: &Graph, groups: &[ChannelGroup], rng: &mut impl Rng) -> Vec<Edit> {
     let mut clusters: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     for (i, g) in groups.iter().enumerate() {
         clusters.entry(g.cluster).or_default().push(i);
     }
     let mut kept: BTreeMap<usize, Vec<u32>> = BTreeMap::new();
-    for members in clusters.into_values() {
-        if rng.random_range(0..3) == 0 {
+    let special = rng.random_range(0..2 * clusters.len());
+    for (number, members) in clusters.into_values().enumerate() {
+        if number != special && rng.random_range(0..3) == 0 {
             continue;
         }
         let cells: Vec<(usize, Vec<u32>)> = members
@@ -54,7 +55,7 @@ pub fn random_cut(graph: &Graph, groups: &[ChannelGroup], rng: &mut impl Rng) ->
                 of.into_values().map(move |channels| (*g, channels))
             })
             .collect();
-        let whole = cells.len() > 1 && rng.random_range(0..4) == 0;
+        let whole = cells.len() > 1 && number == special;
         let gone = rng.random_range(0..cells.len());
         let parts = cells.iter().fold(0, |n, (_, c)| gcd(n, c.len()));
         let stays = rng.random_range(1..=parts);
