@@ -17,15 +17,16 @@ impl Names {
         let (name, op) = (node.name.as_str(), node.op.as_str());
         let output = node.outputs.first().map_or("", String::as_str);
         let own = if name.is_empty() { output } else { name };
+        let stem = weight.and_then(|w| w.strip_suffix(".weight").or_else(|| w.strip_suffix("/weight")));
         // The module that PyTorch's exporter names: the scope before the node's own.
         if let [.., module, _] = node.scopes.as_slice()
             && !module.is_empty()
+            && stem.is_none_or(|s| s.contains("::"))
         {
             let module = tidy(module);
             let wanted = if weight.is_some() { module } else { format!("{module}.{}", tidy(own)) };
             return self.unique(&wanted);
         }
-        let stem = weight.and_then(|w| w.strip_suffix(".weight").or_else(|| w.strip_suffix("/weight")));
         let wanted = match stem {
             Some(stem) if !stem.contains("::") => tidy(stem),
             _ => {
@@ -57,8 +58,14 @@ impl Names {
     }
 }
 
-/// `/a/b/c` as `a.b.c`; colons, which plans use for output numbers, go.
+/// `/a/b/c` as `a.b.c`; colons, which plans use for output numbers, go, and so do the slices of lists of modules that
+/// exporters name (`layers.slice(1, None, None).3` is `layers.3`).
 pub(super) fn tidy(name: &str) -> String {
+    let mut name = name.to_owned();
+    while let Some(start) = name.find(".slice(") {
+        let Some(len) = name[start..].find(')') else { break };
+        name.replace_range(start..=start + len, "");
+    }
     let plain = name.trim_matches('/').replace("::", "_").replace([':', '@', ' '], "_");
     plain.split('/').filter(|p| !p.is_empty()).collect::<Vec<_>>().join(".")
 }

@@ -308,12 +308,8 @@ fn entry(data: &[u8], range: Range<usize>) -> Read<(String, String)> {
 
 /// The strings of a printed list: `['', 'encoder', 'encoder.0']`.
 fn quoted(list: &str) -> Vec<String> {
-    let inner = list.trim().trim_start_matches('[').trim_end_matches(']');
-    if inner.is_empty() {
-        Vec::new()
-    } else {
-        inner.split(", ").map(|p| p.trim_matches(['\'', '"']).to_owned()).collect()
-    }
+    let inner = list.trim().trim_start_matches("['").trim_end_matches("']");
+    if inner.is_empty() { Vec::new() } else { inner.split("', '").map(str::to_owned).collect() }
 }
 
 fn location(entries: &[(String, String)]) -> Read<OnnxData> {

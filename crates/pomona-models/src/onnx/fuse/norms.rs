@@ -114,6 +114,11 @@ pub(super) fn grouped(w: &mut Work, at: usize) -> bool {
         return false;
     }
     w.replace(at, Op::GroupNorm { groups, eps }, vec![x], vec![]);
+    // The inner norm had its module's path; it is dead now.
+    let own = w.node(at).path.clone();
+    let inner = w.node(norm).path.clone();
+    w.draft.graph.nodes[norm].path = format!("{own}.inner");
+    w.draft.graph.nodes[at].path = inner;
     true
 }
 
