@@ -13,8 +13,8 @@ pub(super) struct Pending {
     removed: HashSet<u32>,
 }
 
-/// Adds a cut to those that wait; what touches a group that is already being cut is made first, so that indices always
-/// count what the edits before have left.
+/// Adds a cut to those that wait. Indices count what the edits before leave, also those that wait: cuts of several layers
+/// behind one Concat are made together, as the groups of a norm behind it only come out equal when all are made.
 pub(super) fn keep(
     work: &mut Work,
     pending: &mut Option<Pending>,
@@ -22,18 +22,13 @@ pub(super) fn keep(
     indices: &[u32],
 ) -> Result<(), String> {
     let (tensor, axis) = member(work, group)?;
-    let waiting = pending
-        .as_ref()
-        .is_some_and(|p| p.map.classes(Axis::Tensor(tensor, axis)).any(|c| p.removed.contains(&c)));
-    if waiting {
-        flush(work, pending)?;
-    }
     if pending.is_none() {
         let map = AxisMap::new(&work.graph).map_err(|e| e.to_string())?;
         *pending = Some(Pending { map, removed: HashSet::new() });
     }
     let Some(Pending { map, removed }) = pending else { return Ok(()) };
-    let classes: Vec<u32> = map.classes(Axis::Tensor(tensor, axis)).collect();
+    let left = map.classes(Axis::Tensor(tensor, axis)).filter(|c| !removed.contains(c));
+    let classes: Vec<u32> = left.collect();
     check_indices(indices, classes.len(), group)?;
     let mut marks = vec![false; classes.len()];
     indices.iter().for_each(|i| marks[*i as usize] = true);
