@@ -86,6 +86,8 @@ pub fn channel_groups(graph: &Graph) -> Result<Vec<ChannelGroup>> {
             found.entry(list).or_default().push(class);
         }
     }
+    // A single channel has nothing that could go.
+    found.retain(|_, classes| classes.len() > 1);
     let mut groups: Vec<ChannelGroup> = Vec::with_capacity(found.len());
     let mut place: HashMap<u32, (usize, u32)> = HashMap::new();
     let mut named = HashSet::new();
