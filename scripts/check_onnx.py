@@ -3,11 +3,14 @@
 
     scripts/check_onnx.py OURS.onnx [--against ORIGINAL.onnx] [--size name=n,...] [--seed 0] [--positive NAME,...]
 
+    scripts/check_onnx.py --cases DIR      every DIR/NAME/model.onnx against DIR/NAME/case.safetensors
+
 Inputs are drawn from the seed: normal floats, integers 0 to 7. Prints the largest distance, and its share of what counts as
 close (1e-4 of the largest output, at least 1e-4). Exits with 1 where the checker refuses or the outputs are not close.
 Needs onnx, onnxruntime and numpy.
 """
 import argparse
+import pathlib
 import sys
 
 import numpy as np
@@ -38,15 +41,42 @@ def feeds(s, sizes, seed, positive):
     return out
 
 
+def cases(folder, tolerance):
+    """Files that `cargo test -p pomona-task --test onnx_architectures` kept (POMONA_ONNX_OUT)."""
+    from safetensors.numpy import load_file
+    bad = 0
+    for case in sorted(pathlib.Path(folder).glob("*/case.safetensors")):
+        path, data = str(case.parent / "model.onnx"), load_file(case)
+        try:
+            onnx.checker.check_model(path, full_check=True)
+            s = session(path)
+            names = [k[4:] for k in data if k.startswith("out.")]
+            got = s.run(names, {i.name: data["in." + i.name] for i in s.get_inputs()})
+        except Exception as e:  # noqa: BLE001, every failure is a line of the report
+            print(f"{case.parent.name}: FAILED {str(e)[:300]}")
+            bad = 1
+            continue
+        worst = 0.0
+        for n, g in zip(names, got):
+            want = data["out." + n].astype(np.float64)
+            worst = max(worst, np.abs(g.astype(np.float64) - want).max() / (tolerance * max(1.0, np.abs(want).max())))
+        print(f"{case.parent.name}: accepted, {worst:.3f} of the tolerance{'' if worst <= 1 else ' FAILED'}")
+        bad |= int(not worst <= 1)
+    return bad
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("ours")
+    p.add_argument("ours", nargs="?")
+    p.add_argument("--cases")
     p.add_argument("--against")
     p.add_argument("--size", default="")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--positive", default="sigma")
     p.add_argument("--tolerance", type=float, default=1e-4)
     a = p.parse_args()
+    if a.cases:
+        return cases(a.cases, a.tolerance)
     onnx.checker.check_model(a.ours, full_check=True)
     sizes = {k: int(v) for k, v in (kv.split("=") for kv in a.size.split(",") if kv)}
     s = session(a.ours)

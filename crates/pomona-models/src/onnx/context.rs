@@ -56,7 +56,13 @@ impl Weight {
     }
 
     pub(super) fn transpose(&self, axes: &[usize]) -> Weight {
-        let expr = Expr::Transpose { axes: axes.to_vec(), of: Box::new(self.expr.clone()) };
+        let expr = match &self.expr {
+            // What an exporter turned for its own operator turns back: a tied weight stays one tensor.
+            Expr::Transpose { axes: inner, of } if axes.iter().enumerate().all(|(i, a)| inner[*a] == i) => {
+                (**of).clone()
+            }
+            expr => Expr::Transpose { axes: axes.to_vec(), of: Box::new(expr.clone()) },
+        };
         Weight { expr, shape: axes.iter().map(|a| self.shape[*a]).collect(), ..self.clone() }
     }
 
@@ -349,8 +355,29 @@ impl<'a> Context<'a> {
     /// A known value as a node.
     pub(super) fn host_value(&mut self, name: &str, h: &Host) -> Lower<ValueId> {
         let base = self.names.module(name);
+        if let Data::Ints(dims) = &h.data
+            && dims.iter().any(|d| d.as_int().is_none())
+        {
+            return self.size_values(&base, dims, &h.shape);
+        }
         let w = self.computed_weight(&base, h)?;
         self.constant(&w, Role::Constant)
+    }
+
+    /// Symbolic sizes as a value: the last element of `0 ..= size`, for each of them.
+    fn size_values(&mut self, path: &str, dims: &[Dim], shape: &[usize]) -> Lower<ValueId> {
+        let mut parts = Vec::with_capacity(dims.len());
+        for d in dims {
+            let end = d.checked_add(&1.into())?;
+            let all = self.part(path, "range", Op::Range { end: end.clone() }, &[])?;
+            let last = Op::Slice { axis: 0, start: d.clone(), end, step: 1 };
+            parts.push(self.part(path, "size", last, &[all])?);
+        }
+        let x = match parts.as_slice() {
+            [one] => *one,
+            _ => self.part(path, "sizes", Op::Concat { axis: 0 }, &parts)?,
+        };
+        self.reshape(path, x, shape.iter().map(|n| (*n).into()).collect())
     }
 
     fn constant(&mut self, w: &Weight, role: Role) -> Lower<ValueId> {

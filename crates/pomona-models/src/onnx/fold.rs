@@ -38,7 +38,7 @@ pub(super) fn fold(ctx: &mut Context<'_>, c: &Call<'_>) -> Lower<Option<Vec<Entr
     match hosts {
         Some(h) => match evaluate(ctx, c, &h) {
             // A constant stretched to a symbolic size is a node; only arithmetic on sizes must be known.
-            Err(Fault::Bind(_)) if matches!(op, "Expand" | "Tile" | "Reshape" | "Slice") => Ok(None),
+            Err(Fault::Bind(_)) if matches!(op, "Expand" | "Tile" | "Reshape" | "Slice" | "Cast") => Ok(None),
             other => Ok(other?.map(|all| all.into_iter().map(Entry::Host).collect())),
         },
         None => Ok(None),
