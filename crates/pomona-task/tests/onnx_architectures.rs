@@ -33,11 +33,16 @@ fn named(graph: &Graph, feeds: &Feeds) -> BTreeMap<String, Tensor> {
     all.map(|(name, v)| (name, feeds[&v].clone())).collect()
 }
 
+/// An output that has an input's name gets another in ONNX.
+fn out_name(graph: &Graph, name: &str) -> String {
+    if graph.input(name).is_some() { format!("out_{name}") } else { name.to_owned() }
+}
+
 fn run(model: &Model, given: &BTreeMap<String, Tensor>, wanted: &[String]) -> Vec<Tensor> {
     let component = model.only().unwrap();
     let graph = &component.graph;
     let feeds: Feeds = graph.inputs.iter().map(|p| (p.value, given[&p.name].clone())).collect();
-    let wanted: Vec<ValueId> = wanted.iter().map(|n| graph.output(n).unwrap()).collect();
+    let wanted: Vec<ValueId> = wanted.iter().map(|n| graph.output(&out_name(graph, n)).unwrap()).collect();
     let weights = ModelWeights::new(component, &Device::cpu(), Residence::Memory);
     evaluate(graph, &weights, &feeds, &wanted, &Options::default()).unwrap()
 }
@@ -61,6 +66,7 @@ fn keep(
         items.push((TensorSpec { name: format!("in.{name}"), encoding, shape: t.shape().to_vec() }, bytes));
     }
     for (name, (shape, values)) in expected {
+        let name = if given.contains_key(name) { format!("out_{name}") } else { name.clone() };
         let spec = TensorSpec { name: format!("out.{name}"), encoding: Encoding::F32, shape: shape.clone() };
         items.push((spec, values.iter().flat_map(|v| v.to_le_bytes()).collect()));
     }

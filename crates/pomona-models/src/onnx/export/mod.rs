@@ -123,7 +123,7 @@ impl<'g> Writer<'g> {
         let linear_only =
             uses.into_iter().filter(|(_, (all, linear))| all == linear).map(|(t, _)| t).collect();
         let mut used: HashSet<String> = graph.inputs.iter().map(|p| p.name.clone()).collect();
-        used.extend(graph.outputs.iter().map(|p| p.name.clone()));
+        used.extend(graph.outputs.iter().flat_map(|p| [p.name.clone(), format!("out_{}", p.name)]));
         used.extend(graph.states.iter().flat_map(|s| [s.name.clone(), next_name(&s.name)]));
         used.extend(graph.tensors.iter().map(|t| t.name.clone()));
         Self {
@@ -206,8 +206,7 @@ impl<'g> Writer<'g> {
             return name.clone();
         }
         let port = self.graph.outputs.iter().find(|p| p.value == v).map(|p| p.name.clone());
-        let read_in = |name: &String| self.graph.inputs.iter().any(|p| p.name == *name);
-        let name = match port.filter(|n| !read_in(n) && !self.options.ports.contains_key(n)) {
+        let name = match port.map(|n| self.out_name(&n)).filter(|n| !self.options.ports.contains_key(n)) {
             // Rounded outputs get the port's name after the rounding.
             Some(name) if self.note(node, &QuantTarget::Output(k)).is_none() => name,
             _ => {
@@ -279,13 +278,20 @@ impl<'g> Writer<'g> {
         }
     }
 
+    /// Name of an output: in ONNX it may not be an input's too (`sample` goes in, `out_sample` comes out).
+    fn out_name(&self, name: &str) -> String {
+        let inputs = self.graph.inputs.iter().map(|p| &p.name);
+        let taken = inputs.chain(self.graph.states.iter().map(|s| &s.name)).any(|n| n == name);
+        if taken { format!("out_{name}") } else { name.to_owned() }
+    }
+
     fn own_type(&self, v: ValueId) -> i32 {
         element_of(self.ty(v))
     }
 
     /// Ports of the outputs. Values that several ports name, or that are inputs, are passed through a node.
     fn ports_out(&mut self) -> Vec<OnnxPort> {
-        let ports = self.graph.outputs.iter().map(|p| (p.name.clone(), p.value));
+        let ports = self.graph.outputs.iter().map(|p| (self.out_name(&p.name), p.value));
         let states = self.graph.states.iter().map(|s| (next_name(&s.name), s.output));
         let all: Vec<_> = ports.chain(states).collect();
         let mut out = Vec::new();
