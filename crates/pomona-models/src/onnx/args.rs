@@ -6,6 +6,9 @@ use pomona_store::onnx::{OnnxTensor, OnnxValue, element};
 use super::context::{Call, Context, Entry, Lower, Weight, axis, unsupported};
 use super::host::{Data, Host, LIMIT};
 
+/// Most outputs of a Split.
+const MAX_PARTS: i64 = 4096;
+
 /// Integers of an attribute, or of the i-th input where that is how this operator set has them.
 pub(super) fn ints(ctx: &Context<'_>, c: &Call<'_>, name: &str, input: usize) -> Lower<Option<Vec<i64>>> {
     if let Some(v) = c.ints(name) {
@@ -143,10 +146,12 @@ pub(super) fn split_sizes(ctx: &Context<'_>, c: &Call<'_>, whole: &Dim) -> Lower
     if let Some(v) = ints(ctx, c, "split", 1)? {
         return Ok(v.into_iter().map(Dim::from).collect());
     }
-    let n = c.int("num_outputs").unwrap_or(c.node.outputs.len() as i64).max(1);
+    let n = c.int("num_outputs").unwrap_or(c.node.outputs.len() as i64).clamp(1, MAX_PARTS);
     if let Some(size) = whole.as_int() {
         let part = size.div_euclid(n) + i64::from(size.rem_euclid(n) != 0);
-        return Ok((0..n).map(|i| (size - part * i).clamp(0, part).into()).collect());
+        return Ok((0..n)
+            .map(|i| size.saturating_sub(part.saturating_mul(i)).clamp(0, part).into())
+            .collect());
     }
     Ok(vec![whole.exact_div(&n.into())?; n as usize])
 }

@@ -279,7 +279,8 @@ fn concat(c: &Call<'_>, h: &[Host]) -> Lower<Host> {
 fn gather(c: &Call<'_>, x: &Host, index: &Host) -> Lower<Host> {
     let at = axis(c.int_or("axis", 0), x.shape.len())?;
     let n = x.shape[at] as i64;
-    let position = |i: &i64| usize::try_from(if *i < 0 { *i + n } else { *i }).unwrap_or(usize::MAX);
+    let position =
+        |i: &i64| usize::try_from(if *i < 0 { i.saturating_add(n) } else { *i }).unwrap_or(usize::MAX);
     let positions: Vec<usize> = index.i64s()?.iter().map(position).collect();
     let mut out = along(x, at, &positions)?;
     out.shape.splice(at..=at, index.shape.iter().copied());
@@ -298,7 +299,7 @@ fn slice(ctx: &Context<'_>, c: &Call<'_>, x: &Host) -> Lower<Host> {
             let (mut i, end) = (clamp(start, 0, n), clamp(end, 0, n));
             while i < end {
                 positions.push(i as usize);
-                i += s.step;
+                i = i.saturating_add(s.step);
             }
         } else {
             let end = if end < -n { -1 } else { clamp(end, -1, n - 1) };
@@ -320,14 +321,14 @@ fn range(h: &[Host]) -> Lower<Option<Vec<Host>>> {
     if h.iter().all(|v| v.ty() == ValueType::Int) {
         let numbers: Option<Vec<i64>> = h.iter().map(|v| v.dims().ok()?.first()?.as_int()).collect();
         let Some(n) = numbers else { return Ok(None) };
-        if n[2] == 0 || (n[1] - n[0]) / n[2] > LIMIT as i64 {
+        if n[2] == 0 || n[1].saturating_sub(n[0]).checked_div(n[2]).is_none_or(|c| c > LIMIT as i64) {
             return Ok(None);
         }
         let mut out = Vec::new();
         let mut at = n[0];
-        while (n[2] > 0 && at < n[1]) || (n[2] < 0 && at > n[1]) {
+        while out.len() <= LIMIT && ((n[2] > 0 && at < n[1]) || (n[2] < 0 && at > n[1])) {
             out.push(at.into());
-            at += n[2];
+            at = at.saturating_add(n[2]);
         }
         return Ok(Some(vec![Host::list(out)]));
     }

@@ -4,7 +4,10 @@ use pomona_graph::{Dim, Op, PadMode, Role, Slot, SplitMap, ValueId, ValueType};
 
 use super::super::args;
 use super::super::context::{Call, Context, Entry, Lower, axis, unsupported};
-use super::super::host::{Data, Host, number};
+use super::super::host::{Data, Host, LIMIT, number};
+
+/// Most elements of a triangular mask.
+const MAX_TRIANGLE: i64 = 1 << 24;
 
 /// The value of a layout operator; none where the operator is no such.
 pub(super) fn lower(ctx: &mut Context<'_>, c: &Call<'_>) -> Lower<Option<ValueId>> {
@@ -159,7 +162,7 @@ fn slice(ctx: &mut Context<'_>, c: &Call<'_>) -> Lower<ValueId> {
         if s.step < 0 {
             let n = number(&size)?;
             let (start, end) = (number(&s.start)?, number(&s.end)?);
-            let start = if start < 0 { start + n } else { start }.min(n - 1);
+            let start = if start < 0 { start.saturating_add(n) } else { start }.min(n - 1);
             let end = if end < -n {
                 -1
             } else if end < 0 {
@@ -170,8 +173,11 @@ fn slice(ctx: &mut Context<'_>, c: &Call<'_>) -> Lower<ValueId> {
             let mut index = Vec::new();
             let mut i = start;
             while i > end && i >= 0 {
+                if index.len() > LIMIT {
+                    return unsupported("turns round an axis that is too long");
+                }
                 index.push(Dim::from(i));
-                i += s.step;
+                i = i.saturating_add(s.step);
             }
             let index = ctx.host_value(&format!("{path}.index"), &Host::list(index))?;
             x = ctx.add(&path, Op::Gather { axis: s.axis }, &[x, index], &[])?;
@@ -292,7 +298,8 @@ fn pad(ctx: &mut Context<'_>, c: &Call<'_>) -> Lower<ValueId> {
             }
             // A negative border is cut off.
             let size = ctx.shape(x)[*a].clone();
-            let (start, end) = if side == 0 { (Dim::from(-v), size) } else { (0.into(), size + v) };
+            let cut = v.saturating_neg();
+            let (start, end) = if side == 0 { (Dim::from(cut), size) } else { (0.into(), size - cut) };
             x = ctx.part(&c.path, "cut", Op::Slice { axis: *a, start, end, step: 1 }, &[x])?;
         }
     }
@@ -314,6 +321,9 @@ fn trilu(ctx: &mut Context<'_>, c: &Call<'_>) -> Lower<ValueId> {
         return unsupported("reads a value of fewer than two axes");
     }
     let (rows, columns) = (number(&shape[n - 2])?, number(&shape[n - 1])?);
+    if rows.saturating_mul(columns) > MAX_TRIANGLE {
+        return unsupported(format!("makes a triangle of {rows} x {columns}"));
+    }
     let k = args::ints(ctx, c, "k", 1)?.and_then(|v| v.first().copied()).unwrap_or(0);
     let upper = c.int_or("upper", 1) != 0;
     let kept = |i: i64, j: i64| if upper { j - i >= k } else { j - i <= k };

@@ -23,9 +23,8 @@ fn part(w: &Weight, axis: usize, start: usize, len: usize) -> Weight {
 
 pub(super) fn recurrent(ctx: &mut Context<'_>, c: &Call<'_>) -> Lower<Vec<Entry>> {
     let lstm = c.node.op == "LSTM";
-    let Ok(hidden) = usize::try_from(c.int_or("hidden_size", 0)) else {
-        return unsupported("has no hidden size");
-    };
+    let hidden = usize::try_from(c.int_or("hidden_size", 0)).ok().filter(|h| (1..1 << 24).contains(h));
+    let Some(hidden) = hidden else { return unsupported("has no hidden size") };
     let direction = match c.text("direction").unwrap_or("forward") {
         "forward" => Direction::Forward,
         "reverse" => Direction::Reverse,

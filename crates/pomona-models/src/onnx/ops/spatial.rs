@@ -7,10 +7,20 @@ use super::super::host::number;
 
 fn sizes(c: &Call<'_>, name: &str, n: usize, default: usize) -> Lower<Vec<usize>> {
     let Some(v) = c.ints(name) else { return Ok(vec![default; n]) };
-    let out: Option<Vec<usize>> = v.iter().map(|x| usize::try_from(*x).ok()).collect();
+    let size = |x: &i64| usize::try_from(*x).ok().filter(|x| *x <= 1 << 32);
+    let out: Option<Vec<usize>> = v.iter().map(size).collect();
     match out.filter(|v| v.len() == n) {
         Some(v) => Ok(v),
         None => unsupported(format!("has {name} {v:?} for {n} spatial axes")),
+    }
+}
+
+/// Elements from the first to the last that a kernel reads.
+fn reach(kernel: usize, dilation: usize) -> Lower<usize> {
+    let span = (kernel.max(1) - 1).checked_mul(dilation).and_then(|r| r.checked_add(1));
+    match span.filter(|s| *s < 1 << 32) {
+        Some(s) => Ok(s),
+        None => unsupported(format!("has a kernel of {kernel} elements {dilation} apart")),
     }
 }
 
@@ -31,13 +41,13 @@ fn padding(
         "VALID" => Ok(vec![[0; 2]; n]),
         mode => (0..n)
             .map(|i| {
-                let span = (kernel[i].max(1) - 1) * dilation[i] + 1;
+                let span = reach(kernel[i], dilation[i])?;
                 let total = if stride[i] == 1 {
                     span - 1
                 } else {
                     let size = number(&spatial[i])?.max(1) as usize;
                     let out = size.div_ceil(stride[i].max(1));
-                    ((out - 1) * stride[i] + span).saturating_sub(size)
+                    (out - 1).saturating_mul(stride[i]).saturating_add(span).saturating_sub(size)
                 };
                 let small = total / 2;
                 Ok(if mode == "SAME_LOWER" { [total - small, small] } else { [small, total - small] })
@@ -106,16 +116,17 @@ pub(super) fn conv_transpose(ctx: &mut Context<'_>, c: &Call<'_>) -> Lower<Value
     if wanted.is_some() || mode.starts_with("SAME") {
         for i in 0..n {
             let size = number(&spatial[i])?;
-            let span = ((kernel[i].max(1) - 1) * conv.dilation[i] + 1) as i64;
-            let full = (size - 1) * conv.stride[i] as i64 + span + output_padding[i] as i64;
+            let span = reach(kernel[i], conv.dilation[i])? as i64;
+            let steps = size.saturating_sub(1).saturating_mul(conv.stride[i] as i64);
+            let full = steps.saturating_add(span).saturating_add(output_padding[i] as i64);
             let target = match &wanted {
                 // Only the spatial sizes count, with or without batch and channels before them.
                 Some(s) => s.get(s.len().saturating_sub(n) + i).copied().unwrap_or(full),
-                None => size * conv.stride[i] as i64,
+                None => size.saturating_mul(conv.stride[i] as i64),
             };
-            let total = full - target;
+            let total = full.saturating_sub(target);
             if total < 0 {
-                output_padding[i] += total.unsigned_abs() as usize;
+                output_padding[i] = output_padding[i].saturating_add(total.unsigned_abs() as usize);
             }
             let total = total.max(0) as usize;
             let (small, large) = (total / 2, total - total / 2);
