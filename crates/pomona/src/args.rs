@@ -60,7 +60,7 @@ pub enum Command {
 
 #[derive(Debug, Args)]
 pub struct Inspect {
-    /// Directory, pipeline, .gguf or bare config.json
+    /// Directory, pipeline, .gguf, .onnx or bare config.json
     pub model: PathBuf,
     /// Show the model as this plan leaves it, beside what it was
     #[arg(long)]
@@ -239,7 +239,7 @@ impl Method {
 
 #[derive(Debug, Args)]
 pub struct PlanArgs {
-    /// Directory, pipeline, .gguf or bare config.json
+    /// Directory, pipeline, .gguf, .onnx or bare config.json
     pub model: PathBuf,
     /// What goes
     #[arg(long, value_enum, default_value = "depth")]
@@ -432,7 +432,7 @@ pub struct Devices {
 
 #[derive(Debug, Args)]
 pub struct Explain {
-    /// Directory, pipeline, .gguf or bare config.json
+    /// Directory, pipeline, .gguf, .onnx or bare config.json
     pub model: PathBuf,
     /// Path of a block, sublayer or module (model.layers.3), or a tensor, its axis or group (model.norm.weight:0)
     pub part: String,

@@ -151,7 +151,7 @@ fn attribute(data: &[u8], range: Range<usize>, depth: usize) -> Read<OnnxAttribu
 }
 
 fn packed_floats(data: &[u8], range: Range<usize>) -> Read<Vec<f32>> {
-    if range.len() % 4 != 0 {
+    if !range.len().is_multiple_of(4) {
         return Err(format!("a list of floats has {} bytes", range.len()));
     }
     Ok(data[range].chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())

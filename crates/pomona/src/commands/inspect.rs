@@ -108,6 +108,13 @@ fn one(component: &Component, a: &Inspect, given: &Bindings, ui: &Ui) -> Result<
     for r in &parts {
         text += &format!("{}  {} -> {}  ({} parameters)\n", r.path, r.from.0, r.to.0, r.parameters);
     }
+    // Sizes that an importer could not keep open.
+    let bound = component.config.get("onnx").and_then(|o| o.get("bound")).and_then(|b| b.as_object());
+    for (name, size) in bound.into_iter().flatten() {
+        text += &format!(
+            "\n`{name}` is bound to {size}: the file computes with it in a way that no symbol follows\n"
+        );
+    }
     if !left_over.is_empty() {
         let more = left_over.len().saturating_sub(LISTED);
         let rest = if more > 0 { format!(", and {more} more (all in --json)") } else { String::new() };
