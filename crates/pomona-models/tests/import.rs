@@ -202,7 +202,7 @@ fn weights_that_do_not_fit_are_named() {
         let message = open(&source).unwrap_err().to_string();
         assert!(message.contains(wanted), "{message}");
     }
-    for (name, wanted) in [("m.pth", "`.pth` files are not read")] {
+    for (name, wanted) in [("m.pth", "`.pth` files are not read"), ("m.h5", "`.h5` files are not read")] {
         let path = dir.path().join(name);
         std::fs::write(&path, "x").unwrap();
         let message = open(&path).unwrap_err().to_string();

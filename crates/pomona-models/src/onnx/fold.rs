@@ -55,24 +55,20 @@ fn shape(ctx: &Context<'_>, c: &Call<'_>) -> Lower<Vec<Entry>> {
 
 fn constant(ctx: &mut Context<'_>, c: &Call<'_>) -> Lower<Vec<Entry>> {
     let one = |data, n: Option<usize>| vec![Entry::Host(Host { shape: n.into_iter().collect(), data })];
-    for a in &c.node.attributes {
-        return Ok(match &a.value {
-            OnnxValue::Tensor(t) => {
-                let name = ctx.free_name(c.node.outputs.first().map_or("constant", String::as_str));
-                let mut tensor = t.clone();
-                tensor.name.clone_from(&name);
-                vec![args::attribute_tensor(ctx, tensor)?]
-            }
-            OnnxValue::Float(v) => one(Data::Floats(vec![f64::from(*v)]), None),
-            OnnxValue::Int(v) => one(Data::Ints(vec![(*v).into()]), None),
-            OnnxValue::Floats(v) => {
-                one(Data::Floats(v.iter().map(|f| f64::from(*f)).collect()), Some(v.len()))
-            }
-            OnnxValue::Ints(v) => one(Data::Ints(v.iter().map(|i| (*i).into()).collect()), Some(v.len())),
-            _ => return unsupported(format!("holds a constant as `{}`, which is not read", a.name)),
-        });
-    }
-    unsupported("has no value")
+    let Some(a) = c.node.attributes.first() else { return unsupported("has no value") };
+    Ok(match &a.value {
+        OnnxValue::Tensor(t) => {
+            let name = ctx.free_name(c.node.outputs.first().map_or("constant", String::as_str));
+            let mut tensor = t.clone();
+            tensor.name.clone_from(&name);
+            vec![args::attribute_tensor(ctx, tensor)?]
+        }
+        OnnxValue::Float(v) => one(Data::Floats(vec![f64::from(*v)]), None),
+        OnnxValue::Int(v) => one(Data::Ints(vec![(*v).into()]), None),
+        OnnxValue::Floats(v) => one(Data::Floats(v.iter().map(|f| f64::from(*f)).collect()), Some(v.len())),
+        OnnxValue::Ints(v) => one(Data::Ints(v.iter().map(|i| (*i).into()).collect()), Some(v.len())),
+        _ => return unsupported(format!("holds a constant as `{}`, which is not read", a.name)),
+    })
 }
 
 /// Rearrangements of a tensor of the file stay a recipe over it, whatever its size.

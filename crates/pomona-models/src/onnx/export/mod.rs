@@ -180,7 +180,7 @@ impl<'g> Writer<'g> {
     /// A node; gives the name of its first output.
     fn emit(&mut self, op: &str, inputs: &[&str], name: &str, attributes: Vec<OnnxAttribute>) -> String {
         let out = self.fresh(name);
-        self.emit_as(op, inputs, &[out.clone()], attributes);
+        self.emit_as(op, inputs, std::slice::from_ref(&out), attributes);
         out
     }
 
@@ -301,9 +301,11 @@ impl<'g> Writer<'g> {
             match self.options.ports.get(&name) {
                 Some(t) if *t != own => {
                     let to = int("to", (*t).into());
-                    self.emit_as("Cast", &[&found], &[name.clone()], vec![to]);
+                    self.emit_as("Cast", &[&found], std::slice::from_ref(&name), vec![to]);
                 }
-                _ if found != name => self.emit_as("Identity", &[&found], &[name.clone()], vec![]),
+                _ if found != name => {
+                    self.emit_as("Identity", &[&found], std::slice::from_ref(&name), vec![])
+                }
                 _ => {}
             }
             out.push(self.port(name, v));

@@ -86,7 +86,7 @@ pub(in super::super) fn per_channel(w: &Weight, channels: usize) -> Lower<Weight
     if n == channels {
         return Ok(w.reshape(vec![channels]));
     }
-    if n == 0 || channels % n != 0 {
+    if n == 0 || !channels.is_multiple_of(n) {
         return unsupported(format!("has {n} scales for {channels} channels"));
     }
     let column = w.reshape(vec![n, 1]);

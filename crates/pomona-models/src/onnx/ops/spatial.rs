@@ -1,6 +1,6 @@
 //! Convolutions, pooling and pixel shuffles.
 
-use pomona_graph::{ConvAttrs, Dim, Op, PoolKind, Slot, ValueId};
+use pomona_graph::{ConvAttrs, Dim, Op, PoolKind, Slot, TensorId, ValueId};
 
 use super::super::context::{Call, Context, Lower, unsupported};
 use super::super::host::number;
@@ -80,7 +80,10 @@ fn spatial_axes(ctx: &Context<'_>, x: ValueId) -> Lower<Vec<Dim>> {
     Ok(shape[2..].to_vec())
 }
 
-fn weights(ctx: &mut Context<'_>, c: &Call<'_>) -> Lower<(Vec<usize>, Vec<(Slot, pomona_graph::TensorId)>)> {
+/// Kernel sizes, and the tensors of a convolution.
+type Weights = (Vec<usize>, Vec<(Slot, TensorId)>);
+
+fn weights(ctx: &mut Context<'_>, c: &Call<'_>) -> Lower<Weights> {
     let w = ctx.need_weight(c, 1)?;
     if w.shape.len() < 3 {
         return unsupported(format!("has a weight of shape {:?}", w.shape));
