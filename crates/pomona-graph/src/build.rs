@@ -132,6 +132,12 @@ impl GraphBuilder {
         nodes.find_map(|n| Some((n.path.clone(), n.outputs.iter().position(|v| *v == id)?)))
     }
 
+    /// What a value is a broadcast of, where an Expand makes it.
+    pub fn expanded(&self, id: ValueId) -> Option<ValueId> {
+        let node = self.graph.nodes.iter().rev().find(|n| n.outputs.contains(&id))?;
+        if matches!(node.op, Op::Expand { .. }) { node.inputs.first().copied() } else { None }
+    }
+
     /// Attaches an annotation to the node at a path.
     pub fn annotate(&mut self, path: &str, note: Annotation) {
         if self.paths.contains_key(path) {

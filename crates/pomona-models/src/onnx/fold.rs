@@ -193,6 +193,10 @@ fn evaluate(ctx: &Context<'_>, c: &Call<'_>, h: &[Host]) -> Lower<Option<Vec<Hos
             one(binary(BinaryFn::Mul, x, &Host::ints(vec![], vec![Dim::from(-1)]))?)
         }
         "NonZero" => nonzero(x).and_then(one),
+        "ScatterND" if c.text("reduction").is_none_or(|r| r == "none") => {
+            scatter(x, &h[1], &h[2]).and_then(one)
+        }
+        "GatherElements" => gather_elements(c, x, &h[1]).and_then(one),
         _ if op.starts_with("Reduce") => reduce(ctx, c, x),
         _ => match (tables::activation(c), &x.data) {
             (Ok(Some(f)), Data::Floats(v)) => {
@@ -256,6 +260,11 @@ fn concat(c: &Call<'_>, h: &[Host]) -> Lower<Host> {
         }
     }
     let ty = h.iter().find(|x| x.len() > 0).unwrap_or(&h[0]).ty();
+    Ok(joined(shape, parts, ty))
+}
+
+/// Parts one behind the other.
+fn joined(shape: Vec<usize>, parts: Vec<Host>, ty: ValueType) -> Host {
     let mut data = match ty {
         ValueType::Int => Data::Ints(Vec::new()),
         ValueType::Float => Data::Floats(Vec::new()),
@@ -269,7 +278,7 @@ fn concat(c: &Call<'_>, h: &[Host]) -> Lower<Host> {
             _ => {}
         }
     }
-    Ok(Host { shape, data })
+    Host { shape, data }
 }
 
 fn gather(c: &Call<'_>, x: &Host, index: &Host) -> Lower<Host> {
@@ -359,6 +368,57 @@ fn choose(condition: &Host, a: &Host, b: &Host) -> Lower<Host> {
         }
     };
     Ok(Host { shape, data })
+}
+
+/// Slices of `x` replaced at positions that the last axis of `at` holds.
+fn scatter(x: &Host, at: &Host, updates: &Host) -> Lower<Host> {
+    let depth = at.shape.last().copied().unwrap_or(0);
+    if depth == 0 || depth > x.shape.len() || x.ty() != updates.ty() {
+        return unsupported("scatters what does not fit");
+    }
+    let run: usize = x.shape[depth..].iter().product();
+    let steps = strides(&x.shape);
+    let positions = at.i64s()?;
+    // Element i of the result is element `from[i]` of the old elements followed by the updates.
+    let mut from: Vec<usize> = (0..x.len()).collect();
+    for (k, index) in positions.chunks(depth).enumerate() {
+        let mut start = 0;
+        for ((i, n), step) in index.iter().zip(&x.shape).zip(&steps) {
+            let i = if *i < 0 { i.saturating_add(*n as i64) } else { *i };
+            match usize::try_from(i).ok().filter(|i| i < n) {
+                Some(i) => start += i * step,
+                None => return unsupported("scatters outside a constant"),
+            }
+        }
+        for r in 0..run {
+            from[start + r] = x.len() + k * run + r;
+        }
+    }
+    if positions.len() / depth * run != updates.len() {
+        return unsupported("scatters what does not fit");
+    }
+    let flat = |h: &Host| Host { shape: vec![h.len()], data: h.data.clone() };
+    let all = joined(vec![x.len() + updates.len()], vec![flat(x), flat(updates)], x.ty());
+    Ok(all.pick(x.shape.clone(), &from))
+}
+
+fn gather_elements(c: &Call<'_>, x: &Host, index: &Host) -> Lower<Host> {
+    let at = axis(c.int_or("axis", 0), x.shape.len())?;
+    let fits = index.shape.len() == x.shape.len()
+        && index.shape.iter().zip(&x.shape).enumerate().all(|(a, (i, n))| a == at || i <= n);
+    if !fits {
+        return unsupported("picks elements by an index of another shape");
+    }
+    let (steps, n) = (strides(&x.shape), x.shape[at] as i64);
+    let mut from = Vec::with_capacity(index.len());
+    for (place, i) in indices(&index.shape).zip(index.i64s()?) {
+        let i = if i < 0 { i.saturating_add(n) } else { i };
+        let Some(i) = usize::try_from(i).ok().filter(|i| (*i as i64) < n) else {
+            return unsupported("an index outside a constant");
+        };
+        from.push(place.iter().enumerate().map(|(a, p)| steps[a] * if a == at { i } else { *p }).sum());
+    }
+    Ok(x.pick(index.shape.clone(), &from))
 }
 
 fn nonzero(x: &Host) -> Lower<Host> {

@@ -26,6 +26,12 @@ pub(super) fn lower(ctx: &mut Context<'_>, c: &Call<'_>) -> Lower<ValueId> {
             let sum = folded(ctx, &Call { node: c.node, path }, BinaryFn::Add)?;
             scalar(ctx, &c.path, BinaryFn::Mul, sum, 1.0 / n, false)
         }
+        "IsNaN" => {
+            // What is no number differs from itself.
+            let x = ctx.value(c, 0)?;
+            let equal = ctx.part(&c.path, "equal", Op::Binary { function: BinaryFn::Equal }, &[x, x])?;
+            ctx.add(&c.path, Op::Activation { function: Activation::Not }, &[equal], &[])
+        }
         "Xor" => {
             let (a, b) = (ctx.value(c, 0)?, ctx.value(c, 1)?);
             let equal = ctx.part(&c.path, "equal", Op::Binary { function: BinaryFn::Equal }, &[a, b])?;

@@ -51,6 +51,7 @@ pub(super) fn lower(ctx: &mut Context<'_>, c: &Call<'_>) -> Lower<Option<ValueId
         "Concat" => concat(ctx, c)?,
         "Slice" => slice(ctx, c)?,
         "Gather" => gather(ctx, c)?,
+        "GatherElements" => gather_elements(ctx, c)?,
         "Expand" => {
             let Some(target) = ctx.host(c, 1) else {
                 return unsupported("takes a shape that is computed from data");
@@ -229,6 +230,24 @@ fn gather(ctx: &mut Context<'_>, c: &Call<'_>) -> Lower<ValueId> {
     }
     let x = ctx.value(c, 0)?;
     ctx.add(&c.path, Op::Gather { axis: at }, &[x, ids], &[])
+}
+
+/// Elements of a table that is the same along every other axis: a look-up of its rows.
+fn gather_elements(ctx: &mut Context<'_>, c: &Call<'_>) -> Lower<ValueId> {
+    let mut x = ctx.value(c, 0)?;
+    let at = axis(c.int_or("axis", 0), ctx.shape(x).len())?;
+    if let Some(source) = ctx.builder.expanded(x)
+        && ctx.shape(source).len() == ctx.shape(x).len()
+    {
+        x = source;
+    }
+    let shape = ctx.shape(x);
+    if shape.iter().enumerate().any(|(a, d)| a != at && d.as_int() != Some(1)) {
+        return unsupported("picks elements one by one from a table that differs along other axes");
+    }
+    let flat = ctx.reshape(&c.path, x, vec![shape[at].clone()])?;
+    let index = ctx.value(c, 1)?;
+    ctx.add(&c.path, Op::Gather { axis: 0 }, &[flat, index], &[])
 }
 
 fn range(ctx: &mut Context<'_>, c: &Call<'_>) -> Lower<ValueId> {
