@@ -1,5 +1,6 @@
 //! Races between Pomona and its peers: our side and the peer's in one sitting, interleaved, medians, ratio, peak memory.
 
+mod axis_groups;
 mod child;
 mod depth_apply;
 mod outputs;
@@ -26,6 +27,8 @@ struct Cli {
 enum Race {
     /// Leave-one-out perplexity of every block: the sweep against whole passes and against PyTorch
     ScoreBlocks(score_blocks::Args),
+    /// Coupled axis groups and a plan that takes half of each, against Torch-Pruning
+    AxisGroups(axis_groups::Args),
     /// Last logits and greedy tokens for prompts given as ids, for comparison with other run times
     Outputs(outputs::Args),
     /// All outputs of any model for given inputs, for comparison with other run times
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match &cli.race {
         Race::ScoreBlocks(a) => score_blocks::run(a),
+        Race::AxisGroups(a) => axis_groups::run(a),
         Race::Outputs(a) => outputs::run(a),
         Race::Run(a) => run::run(a),
         Race::DepthApply(a) => depth_apply::run(a),
