@@ -66,41 +66,36 @@ pub enum Side {
 pub fn channel_groups(graph: &Graph) -> Result<Vec<ChannelGroup>> {
     let map = AxisMap::new(graph)?;
     let sides = sides(graph);
-    // The tensor axes of each class, in the order of the tensors.
-    let mut axes: BTreeMap<u32, Vec<(TensorId, usize)>> = BTreeMap::new();
     let mut constraints = runs_of(graph, &map);
     constraints.settle(&map);
-    for (id, t) in graph.iter_tensors() {
-        for axis in 0..t.shape.len() {
-            for class in map.classes(Axis::Tensor(id, axis)) {
-                let list = axes.entry(class).or_default();
-                if list.last() != Some(&(id, axis)) {
-                    list.push((id, axis));
-                }
-            }
-        }
-    }
     let mut found: BTreeMap<Vec<(TensorId, usize)>, Vec<u32>> = BTreeMap::new();
-    for (class, list) in axes {
-        if map.lock_of(class).is_none() && !constraints.fixed.contains(&class) {
-            found.entry(list).or_default().push(class);
+    for (list, classes) in by_axes(graph, &map) {
+        let open = |c: &u32| map.lock_of(*c).is_none() && !constraints.fixed.contains(c);
+        let classes: Vec<u32> = classes.into_iter().filter(open).collect();
+        if !classes.is_empty() {
+            found.insert(list, classes);
         }
     }
     // A single channel has nothing that could go.
     found.retain(|_, classes| classes.len() > 1);
     let mut groups: Vec<ChannelGroup> = Vec::with_capacity(found.len());
-    let mut place: HashMap<u32, (usize, u32)> = HashMap::new();
+    let mut place: Vec<Place> = vec![None; map.bound()];
     let mut named = HashSet::new();
-    for (list, mut classes) in found {
+    for (list, classes) in found {
         let Some(&(first, axis)) = list.first() else { continue };
         // Channels count along the first member.
-        let mut order: HashMap<u32, usize> = HashMap::new();
-        for (i, c) in map.classes(Axis::Tensor(first, axis)).enumerate() {
-            order.entry(c).or_insert(i);
-        }
-        classes.sort_by_key(|c| order.get(c).copied());
-        for (i, c) in classes.iter().enumerate() {
-            place.insert(*c, (groups.len(), i as u32));
+        let number = groups.len() as u32;
+        classes.iter().for_each(|c| place[*c as usize] = Some((number, u32::MAX)));
+        let mine = |c: u32| place[c as usize].is_some_and(|(g, _)| g == number);
+        let start = map.classes(Axis::Tensor(first, axis)).position(mine);
+        let mut next = 0;
+        for c in map.classes(Axis::Tensor(first, axis)) {
+            if let Some((g, i @ u32::MAX)) = &mut place[c as usize]
+                && *g == number
+            {
+                *i = next;
+                next += 1;
+            }
         }
         let member = |(tensor, axis): (TensorId, usize)| ChannelMember {
             tensor,
@@ -108,11 +103,11 @@ pub fn channel_groups(graph: &Graph) -> Result<Vec<ChannelGroup>> {
             side: sides.get(&(tensor, axis)).copied().unwrap_or(Side::Norm),
             channel: map
                 .classes(Axis::Tensor(tensor, axis))
-                .map(|c| place.get(&c).filter(|(g, _)| *g == groups.len()).map(|(_, i)| *i))
+                .map(|c| place[c as usize].filter(|(g, _)| *g == number).map(|(_, i)| i))
                 .collect(),
         };
         let group = ChannelGroup {
-            name: unique_name(graph, (first, axis), order.get(classes.first().unwrap_or(&0)), &mut named),
+            name: unique_name(graph, (first, axis), start.as_ref(), &mut named),
             len: classes.len(),
             members: list.iter().map(|a| member(*a)).collect(),
             cells: vec![0; classes.len()],
@@ -122,6 +117,55 @@ pub fn channel_groups(graph: &Graph) -> Result<Vec<ChannelGroup>> {
     }
     tie(&mut groups, &place, &constraints.equal);
     Ok(groups)
+}
+
+/// Group and channel of a class.
+type Place = Option<(u32, u32)>;
+
+/// The classes of tensor axes by the axes that each goes with; classes ascend. The axes are read once: where a class turns
+/// up on one more axis, it moves to the list that is longer by this axis.
+pub(super) fn by_axes(graph: &Graph, map: &AxisMap) -> Vec<(Vec<(TensorId, usize)>, Vec<u32>)> {
+    const NONE: u32 = u32::MAX;
+    // Each list by its last axis and the list without it.
+    let mut lists: Vec<(u32, (TensorId, usize))> = Vec::new();
+    let mut list_of = vec![NONE; map.bound()];
+    for (id, t) in graph.iter_tensors() {
+        for axis in 0..t.shape.len() {
+            let fresh = lists.len() as u32;
+            let mut longer: HashMap<u32, u32> = HashMap::new();
+            let mut last = (NONE, NONE);
+            for class in map.classes(Axis::Tensor(id, axis)) {
+                let from = list_of[class as usize];
+                // An axis may hold a class twice.
+                if from != NONE && from >= fresh {
+                    continue;
+                }
+                if last.1 == NONE || last.0 != from {
+                    let to = *longer.entry(from).or_insert_with(|| {
+                        lists.push((from, (id, axis)));
+                        lists.len() as u32 - 1
+                    });
+                    last = (from, to);
+                }
+                list_of[class as usize] = last.1;
+            }
+        }
+    }
+    let mut classes: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    for (class, list) in (0_u32..).zip(&list_of).filter(|(_, l)| **l != NONE) {
+        classes.entry(*list).or_default().push(class);
+    }
+    let axes = |mut list: u32| {
+        let mut out = Vec::new();
+        while list != NONE {
+            let (shorter, axis) = lists[list as usize];
+            out.push(axis);
+            list = shorter;
+        }
+        out.reverse();
+        out
+    };
+    classes.into_iter().map(|(list, classes)| (axes(list), classes)).collect()
 }
 
 /// `<tensor name>:<axis>`; where a group before has this name (parts of one axis that go apart, as the queries and the values
@@ -137,7 +181,7 @@ pub(super) fn unique_name(
 }
 
 /// Splits channels into cells at the ends of runs, and ties groups that share an operator with runs.
-fn tie(groups: &mut [ChannelGroup], place: &HashMap<u32, (usize, u32)>, constraints: &[Vec<Run>]) {
+fn tie(groups: &mut [ChannelGroup], place: &[Place], constraints: &[Vec<Run>]) {
     // A cell is all channels of a group with the same runs.
     let mut signature: Vec<Vec<Vec<(usize, usize)>>> =
         groups.iter().map(|g| vec![Vec::new(); g.len]).collect();
@@ -150,12 +194,13 @@ fn tie(groups: &mut [ChannelGroup], place: &HashMap<u32, (usize, u32)>, constrai
     for (number, runs) in constraints.iter().enumerate() {
         let mut first = None;
         for (r, run) in runs.iter().enumerate() {
-            for (g, channel) in run.iter().filter_map(|class| place.get(class)) {
-                let marks = &mut signature[*g][*channel as usize];
+            for (g, channel) in run.iter().filter_map(|class| place[*class as usize]) {
+                let g = g as usize;
+                let marks = &mut signature[g][channel as usize];
                 if marks.last() != Some(&(number, r)) {
                     marks.push((number, r));
                 }
-                let (a, b) = (root(groups, *first.get_or_insert(*g)), root(groups, *g));
+                let (a, b) = (root(groups, *first.get_or_insert(g)), root(groups, g));
                 groups[a.max(b)].cluster = a.min(b);
             }
         }

@@ -22,18 +22,18 @@ pub(crate) enum GroupRule {
 /// Indices of an axis that stay.
 struct Kept<'a> {
     map: &'a AxisMap,
-    removed: &'a HashSet<u32>,
+    /// Whether each class goes, by its number.
+    gone: Vec<bool>,
 }
 
 impl Kept<'_> {
     /// None where the axis is whole or not tracked.
     fn of(&self, axis: Axis) -> Option<Vec<u32>> {
-        let kept: Vec<u32> = (0..)
-            .zip(self.map.classes(axis))
-            .filter(|(_, c)| !self.removed.contains(c))
-            .map(|(i, _)| i)
-            .collect();
-        (self.map.len(axis)? != kept.len()).then_some(kept)
+        if !self.map.classes(axis).any(|c| self.gone[c as usize]) {
+            return None;
+        }
+        let left = (0..).zip(self.map.classes(axis)).filter(|(_, c)| !self.gone[*c as usize]);
+        Some(left.map(|(i, _)| i).collect())
     }
 }
 
@@ -48,7 +48,9 @@ pub(crate) fn cut(
     if let Some(class) = removed.iter().find(|c| map.lock_of(**c).is_some()) {
         return Err(format!("an index cannot go: {}", map.lock_of(*class).unwrap_or("it is locked")));
     }
-    let kept = Kept { map, removed };
+    let mut gone = vec![false; map.bound()];
+    removed.iter().for_each(|c| gone[*c as usize] = true);
+    let kept = Kept { map, gone };
     let mut ops = Vec::with_capacity(work.graph.nodes.len());
     for node in &work.graph.nodes {
         let op = cut_op(&kept, node, rule)

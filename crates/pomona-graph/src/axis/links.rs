@@ -1,7 +1,5 @@
 //! Elements of axes in classes: a union-find over every index of every axis of known size.
 
-use std::collections::HashMap;
-
 use super::relations::link_node;
 use crate::error::{GraphError, Result};
 use crate::graph::{Graph, ValueId};
@@ -17,6 +15,9 @@ pub(crate) enum Axis {
 /// Longest axis that is tracked: longer ones (a hostile shape) are left whole.
 const MAX_LEN: usize = 1 << 24;
 
+/// In the place of a reason: the class can be cut.
+const FREE: u32 = u32::MAX;
+
 /// Classes of elements that are cut together, and the reasons of those that cannot be.
 pub(crate) struct AxisMap {
     /// First element and length of each axis, by value.
@@ -25,8 +26,8 @@ pub(crate) struct AxisMap {
     parent: Vec<u32>,
     locks: Vec<(u32, u32, usize)>,
     reasons: Vec<String>,
-    /// Reason of each locked class.
-    locked: HashMap<u32, usize>,
+    /// Reason of each locked class, by its number; [`FREE`] for the others.
+    locked: Vec<u32>,
 }
 
 impl AxisMap {
@@ -60,7 +61,7 @@ impl AxisMap {
             parent: (0..next).collect(),
             locks: Vec::new(),
             reasons: Vec::new(),
-            locked: HashMap::new(),
+            locked: Vec::new(),
         };
         for port in &graph.inputs {
             map.lock_value(port.value, &format!("it is an axis of the input `{}`", port.name));
@@ -76,10 +77,15 @@ impl AxisMap {
         for node in &graph.nodes {
             link_node(&mut map, graph, node);
         }
+        // From here on every element's parent is its class: roots have the lowest number, so one pass is enough.
+        for e in 0..map.parent.len() {
+            map.parent[e] = map.parent[map.parent[e] as usize];
+        }
+        map.locked = vec![FREE; map.parent.len()];
         for (start, len, reason) in std::mem::take(&mut map.locks) {
             for e in start..start + len {
-                let root = map.root(e);
-                map.locked.entry(root).or_insert(reason);
+                let class = &mut map.locked[map.parent[e as usize] as usize];
+                *class = (*class).min(u32::try_from(reason).unwrap_or(FREE - 1));
             }
         }
         Ok(map)
@@ -99,13 +105,6 @@ impl AxisMap {
 
     pub fn rank(&self, value: ValueId) -> usize {
         self.values[value.0 as usize].len()
-    }
-
-    fn root(&self, mut e: u32) -> u32 {
-        while self.parent[e as usize] != e {
-            e = self.parent[e as usize];
-        }
-        e
     }
 
     fn join(&mut self, a: u32, b: u32) {
@@ -158,11 +157,16 @@ impl AxisMap {
     /// The class of each index of an axis; nothing for an axis that is not tracked.
     pub fn classes(&self, axis: Axis) -> impl Iterator<Item = u32> {
         let (start, len) = self.range(axis).unwrap_or((0, 0));
-        (start..start + len).map(|e| self.root(e))
+        (start..start + len).map(|e| self.parent[e as usize])
+    }
+
+    /// One more than the largest number of a class.
+    pub fn bound(&self) -> usize {
+        self.parent.len()
     }
 
     /// Why a class cannot be cut.
     pub fn lock_of(&self, class: u32) -> Option<&str> {
-        self.locked.get(&class).map(|r| self.reasons[*r].as_str())
+        self.locked.get(class as usize).and_then(|r| self.reasons.get(*r as usize)).map(String::as_str)
     }
 }
