@@ -278,7 +278,7 @@ impl fmt::Display for Dim {
                     write!(f, "*")?;
                 }
                 match atom {
-                    Atom::Symbol(s) => write!(f, "{s}")?,
+                    Atom::Symbol(s) => crate::dim_parse::write_symbol(f, s)?,
                     Atom::Floor(a, b) => write!(f, "floor({a}, {b})")?,
                 }
             }
@@ -329,7 +329,11 @@ mod tests {
     use crate::parse_dim;
 
     fn small() -> impl Strategy<Value = Dim> {
-        let leaf = prop_oneof![(-9_i64..9).prop_map(Dim::from), "[a-c]".prop_map(Dim::symbol)];
+        let leaf = prop_oneof![
+            (-9_i64..9).prop_map(Dim::from),
+            "[a-c]".prop_map(Dim::symbol),
+            Just(Dim::symbol("batch*2 - 'x' \\\\ ü"))
+        ];
         leaf.prop_recursive(3, 12, 2, |inner| {
             prop_oneof![
                 (inner.clone(), inner.clone()).prop_map(|(a, b)| a + b),
@@ -348,7 +352,8 @@ mod tests {
 
         #[test]
         fn binding_commutes_with_arithmetic(a in small(), b in small(), x in 1_i64..7, y in 1_i64..7, z in 1_i64..7) {
-            let sizes = Bindings::from([("a".into(), x), ("b".into(), y), ("c".into(), z)]);
+            let odd = "batch*2 - 'x' \\\\ ü";
+            let sizes = Bindings::from([("a".into(), x), ("b".into(), y), ("c".into(), z), (odd.into(), 3)]);
             let bound = |d: &Dim| d.bind(&sizes).unwrap().as_int().unwrap();
             prop_assert_eq!(bound(&(a.clone() + &b)), bound(&a) + bound(&b));
             prop_assert_eq!(bound(&(a.clone() - &b)), bound(&a) - bound(&b));
@@ -369,6 +374,8 @@ mod tests {
             "(((((((((((((((((((((((((((((((((1)))))))))))))))))))))))))))))))))",
             "(a+b+c+d+e+f+g+h+i)*(a+b+c+d+e+f+g+h+i)",
             "a +",
+            "'a",
+            "'a\\'",
             "",
         ] {
             assert!(parse_dim(text).is_err(), "{text}");

@@ -1,12 +1,35 @@
 //! Reads a dimension expression back from its printed form: `2*h + floor(w, 2) - 1`.
 
+use std::fmt::{self, Write};
+
 use crate::dim::Dim;
 use crate::error::GraphError;
 
 /// Nesting beyond this is refused: no model needs it, and recursion must stay bounded on hostile files.
 const MAX_DEPTH: usize = 32;
 
-/// Parses `+`, `-`, `*`, parentheses, `floor(a, b)`, integers and names.
+/// Characters of a name that needs no quotes.
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || matches!(c, '_' | '.' | ':' | '/')
+}
+
+/// A symbol as it is read back: names with other characters than a word's (`batch*2`, from ONNX) stand in single quotes.
+pub(crate) fn write_symbol(f: &mut fmt::Formatter<'_>, name: &str) -> fmt::Result {
+    let plain = name.chars().all(is_word) && name.chars().next().is_some_and(|c| !c.is_ascii_digit());
+    if plain {
+        return f.write_str(name);
+    }
+    f.write_char('\'')?;
+    for c in name.chars() {
+        if matches!(c, '\'' | '\\') {
+            f.write_char('\\')?;
+        }
+        f.write_char(c)?;
+    }
+    f.write_char('\'')
+}
+
+/// Parses `+`, `-`, `*`, parentheses, `floor(a, b)`, integers, names, and any name in single quotes.
 pub fn parse(text: &str) -> Result<Dim, GraphError> {
     let mut p = Parser { text, rest: text, depth: 0 };
     let dim = p.sum()?;
@@ -71,8 +94,10 @@ impl Parser<'_> {
             let inner = self.sum()?;
             return if self.eat(')') { Ok(inner) } else { Err(self.error("`)`")) };
         }
+        if self.eat('\'') {
+            return self.quoted();
+        }
         let trimmed = self.rest.trim_start();
-        let is_word = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.' | ':' | '/');
         let end = trimmed.find(|c| !is_word(c)).unwrap_or(trimmed.len());
         let (word, rest) = trimmed.split_at(end);
         let Some(first) = word.chars().next() else { return Err(self.error("a number, a name or `(`")) };
@@ -91,5 +116,22 @@ impl Parser<'_> {
             return if self.eat(')') { a.floor_div(&b) } else { Err(self.error("`)`")) };
         }
         Ok(Dim::symbol(word))
+    }
+
+    /// The rest of a name in single quotes; a backslash stands before a quote or a backslash.
+    fn quoted(&mut self) -> Result<Dim, GraphError> {
+        let mut name = String::new();
+        let mut chars = self.rest.char_indices();
+        while let Some((at, c)) = chars.next() {
+            match c {
+                '\'' => {
+                    self.rest = &self.rest[at + 1..];
+                    return Ok(Dim::symbol(&name));
+                }
+                '\\' => name.extend(chars.next().map(|(_, c)| c)),
+                c => name.push(c),
+            }
+        }
+        Err(self.error("a closing quote"))
     }
 }

@@ -601,52 +601,64 @@ pub enum ValueType {
     Bool,
 }
 
-impl Op {
-    /// The operator's standard name, as reports print it.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Op::Linear {} => "Linear",
-            Op::Conv(_) => "Conv",
-            Op::ConvTranspose { .. } => "ConvTranspose",
-            Op::Embedding {} => "Embedding",
-            Op::LayerNorm { .. } => "LayerNorm",
-            Op::RmsNorm { .. } => "RmsNorm",
-            Op::GroupNorm { .. } => "GroupNorm",
-            Op::BatchNorm { .. } => "BatchNorm",
-            Op::InstanceNorm { .. } => "InstanceNorm",
-            Op::Activation { .. } => "Activation",
-            Op::PRelu {} => "PRelu",
-            Op::Attention(_) => "Attention",
-            Op::Rope(_) => "Rope",
-            Op::Binary { .. } => "Binary",
-            Op::Scalar { .. } => "Scalar",
-            Op::Add {} => "Add",
-            Op::MatMul { .. } => "MatMul",
-            Op::Softmax { .. } => "Softmax",
-            Op::Concat { .. } => "Concat",
-            Op::Split { .. } => "Split",
-            Op::Slice { .. } => "Slice",
-            Op::Reshape { .. } => "Reshape",
-            Op::Transpose { .. } => "Transpose",
-            Op::Expand { .. } => "Expand",
-            Op::Gather { .. } => "Gather",
-            Op::Pad { .. } => "Pad",
-            Op::Pool { .. } => "Pool",
-            Op::AdaptivePool { .. } => "AdaptivePool",
-            Op::Resize { .. } => "Resize",
-            Op::PixelShuffle { .. } => "PixelShuffle",
-            Op::Reduce { .. } => "Reduce",
-            Op::Sinusoid { .. } => "Sinusoid",
-            Op::Dropout { .. } => "Dropout",
-            Op::Constant {} => "Constant",
-            Op::Range { .. } => "Range",
-            Op::Cast { .. } => "Cast",
-            Op::Where {} => "Where",
-            Op::Clip { .. } => "Clip",
-            Op::ArgMax { .. } => "ArgMax",
-            Op::TopK { .. } => "TopK",
-            Op::CumSum { .. } => "CumSum",
-            Op::Recurrent { .. } => "Recurrent",
+/// The name of every operator, from one list, so that none is missing from it.
+macro_rules! names {
+    ($($pattern:pat => $name:literal),* $(,)?) => {
+        impl Op {
+            /// The names of all operators.
+            pub const NAMES: &[&str] = &[$($name),*];
+
+            /// The operator's standard name, as reports print it.
+            pub fn name(&self) -> &'static str {
+                match self {
+                    $($pattern => $name),*
+                }
+            }
         }
-    }
+    };
+}
+
+names! {
+    Op::Linear {} => "Linear",
+    Op::Conv(_) => "Conv",
+    Op::ConvTranspose { .. } => "ConvTranspose",
+    Op::Embedding {} => "Embedding",
+    Op::LayerNorm { .. } => "LayerNorm",
+    Op::RmsNorm { .. } => "RmsNorm",
+    Op::GroupNorm { .. } => "GroupNorm",
+    Op::BatchNorm { .. } => "BatchNorm",
+    Op::InstanceNorm { .. } => "InstanceNorm",
+    Op::Activation { .. } => "Activation",
+    Op::PRelu {} => "PRelu",
+    Op::Attention(_) => "Attention",
+    Op::Rope(_) => "Rope",
+    Op::Binary { .. } => "Binary",
+    Op::Scalar { .. } => "Scalar",
+    Op::Add {} => "Add",
+    Op::MatMul { .. } => "MatMul",
+    Op::Softmax { .. } => "Softmax",
+    Op::Concat { .. } => "Concat",
+    Op::Split { .. } => "Split",
+    Op::Slice { .. } => "Slice",
+    Op::Reshape { .. } => "Reshape",
+    Op::Transpose { .. } => "Transpose",
+    Op::Expand { .. } => "Expand",
+    Op::Gather { .. } => "Gather",
+    Op::Pad { .. } => "Pad",
+    Op::Pool { .. } => "Pool",
+    Op::AdaptivePool { .. } => "AdaptivePool",
+    Op::Resize { .. } => "Resize",
+    Op::PixelShuffle { .. } => "PixelShuffle",
+    Op::Reduce { .. } => "Reduce",
+    Op::Sinusoid { .. } => "Sinusoid",
+    Op::Dropout { .. } => "Dropout",
+    Op::Constant {} => "Constant",
+    Op::Range { .. } => "Range",
+    Op::Cast { .. } => "Cast",
+    Op::Where {} => "Where",
+    Op::Clip { .. } => "Clip",
+    Op::ArgMax { .. } => "ArgMax",
+    Op::TopK { .. } => "TopK",
+    Op::CumSum { .. } => "CumSum",
+    Op::Recurrent { .. } => "Recurrent",
 }

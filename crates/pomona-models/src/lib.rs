@@ -28,7 +28,6 @@ pub use error::{ModelError, Result};
 pub use families::known_types;
 pub use init::{InitOptions, init};
 pub use model::{Component, Model, SourceKind};
-pub use opaque::apply_opaque;
 pub use open::open;
 pub use save::{
     Figure, OutputFormat, SaveOptions, SavedReport, check_format, check_unused, representable, save,

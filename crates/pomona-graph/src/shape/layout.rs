@@ -121,8 +121,11 @@ pub(super) fn pad(c: &Context<'_>, amounts: &[[usize; 2]]) -> Inferred {
 }
 
 pub(super) fn reduce(c: &Context<'_>, axes: &[usize], keep: bool) -> Inferred {
-    for &axis in axes {
+    for (i, &axis) in axes.iter().enumerate() {
         c.axis(0, axis)?;
+        if axes[..i].contains(&axis) {
+            return Err(format!("reduces axis {axis} twice"));
+        }
     }
     let kept = c.shape(0).iter().enumerate().filter_map(|(i, d)| match (axes.contains(&i), keep) {
         (false, _) => Some(d.clone()),

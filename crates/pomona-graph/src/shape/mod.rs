@@ -2,6 +2,7 @@
 
 mod elementwise;
 mod layout;
+mod slots;
 mod spatial;
 mod weighted;
 
@@ -38,7 +39,7 @@ pub fn infer(
     let checked = if count < least || count > most {
         Err(format!("has {count} inputs; {} were expected", show_range(least, most)))
     } else {
-        rule(&context)
+        slots::check(&context).and_then(|()| rule(&context))
     };
     checked.map_err(|message| GraphError::Node { node: path.to_owned(), op: op.name().to_owned(), message })
 }
