@@ -47,7 +47,7 @@ fn damaged_graphs_are_refused() {
         ("/tensors/0/name", json!(""), "has no name"),
         ("/values/0/shape", json!(["batch", -4]), "impossible shape"),
         ("/values/0/shape", json!([i64::MAX, i64::MAX]), "impossible shape"),
-        ("/values/0/shape", json!(["floor(batch, 0)", 4]), "floor"),
+        ("/values/0/shape", json!(["floor(batch, 0)", 4]), "divided by zero"),
         ("/values/0/shape", json!(["(".repeat(100_000), 4]), "less nesting"),
         ("/values/1/shape", json!(["batch", 9]), "is declared as Float [batch, 9] and comes out as"),
         ("/inputs/0/value", json!(17), "has no value of its own"),
@@ -83,7 +83,7 @@ fn damaged_plans_are_refused() {
     for (text, part) in [
         (String::new(), "EOF"),
         ("{".to_owned(), "EOF"),
-        (deep, "recursion limit"),
+        (plan(json!(["deep"])).replace("\"deep\"", &deep), "invalid type"),
         (plan(json!([])).replace("\"version\":1", "\"version\":999"), "999"),
         (plan(json!([{"edit": "explode"}])), "unknown variant"),
         (plan(json!([{"edit": "bypass", "from": "a"}])), "missing field"),
@@ -107,7 +107,7 @@ fn plans_that_do_not_fit_the_graph_are_refused() {
         json!([{"edit": "keep", "group": "up.weight:9", "indices": [0]}]),
         keep(json!([])),
         keep(json!([8])),
-        keep(json!([usize::MAX])),
+        keep(json!([u32::MAX])),
         keep(json!([1, 1])),
     ] {
         let parsed = Plan::from_json(&plan(edits.clone())).unwrap();

@@ -84,7 +84,14 @@ fn conv(stride: &[usize], padding: &[[usize; 2]], dilation: &[usize], groups: us
 
 fn weighted() -> Vec<Case> {
     let attention = |heads, kv_heads| {
-        Op::Attention(AttentionAttrs { heads, kv_heads, scale: 0.5, causal: true, window: None, softcap: None })
+        Op::Attention(AttentionAttrs {
+            heads,
+            kv_heads,
+            scale: 0.5,
+            causal: true,
+            window: None,
+            softcap: None,
+        })
     };
     let rope = |rotary| {
         Op::Rope(RopeAttrs {
@@ -105,7 +112,12 @@ fn weighted() -> Vec<Case> {
         ok(Op::Linear {}, &["f:[b,t,8]"], wb(&[16, 8], &[16]), &["f:[b,t,16]"]),
         bad(Op::Linear {}, &["f:[b,t,9]"], w(&[16, 8]), "last axis of [b, t, 9] against `w.Weight` [16, 8]"),
         bad(Op::Linear {}, &["f:[b,8]"], vec![], "has no Weight tensor"),
-        bad(Op::Linear {}, &["f:[b,8]"], wb(&[16, 8], &[8]), "tensor `w.Bias` has shape [8]; [16] was expected"),
+        bad(
+            Op::Linear {},
+            &["f:[b,8]"],
+            wb(&[16, 8], &[8]),
+            "tensor `w.Bias` has shape [8]; [16] was expected",
+        ),
         bad(Op::Linear {}, &["f:[]"], w(&[16, 8]), "is a scalar"),
         ok(Op::Embedding {}, &["i:[b,t]"], w(&[100, 8]), &["f:[b,t,8]"]),
         bad(Op::Embedding {}, &["f:[b,t]"], w(&[100, 8]), "input 0 is Float; Int was expected"),
@@ -116,7 +128,12 @@ fn weighted() -> Vec<Case> {
         ok(Op::RmsNorm { eps: 1e-5, offset: 0.0 }, &["f:[b,8]"], w(&[8]), &["f:[b,8]"]),
         bad(Op::RmsNorm { eps: 1e-5, offset: 0.0 }, &["f:[b,8]"], wb(&[8], &[8]), "does not read a Bias"),
         ok(Op::GroupNorm { groups: 4, eps: 1e-5 }, &["f:[b,8,h,w]"], wb(&[8], &[8]), &["f:[b,8,h,w]"]),
-        bad(Op::GroupNorm { groups: 3, eps: 1e-5 }, &["f:[b,8,h,w]"], vec![], "8 channels do not form 3 groups"),
+        bad(
+            Op::GroupNorm { groups: 3, eps: 1e-5 },
+            &["f:[b,8,h,w]"],
+            vec![],
+            "8 channels do not form 3 groups",
+        ),
         bad(Op::GroupNorm { groups: 0, eps: 1e-5 }, &["f:[b,8,h]"], vec![], "do not form 0 groups"),
         ok(batch_norm(BatchStatistics::Running), &["f:[b,8,h]"], running(8), &["f:[b,8,h]"]),
         bad(batch_norm(BatchStatistics::Running), &["f:[b,8,h]"], w(&[8]), "has no RunningMean tensor"),
@@ -129,10 +146,25 @@ fn weighted() -> Vec<Case> {
         ok(attention(4, 2), &["f:[b,n,16]", "f:[b,m,8]", "f:[b,m,12]"], vec![], &["f:[b,n,24]"]),
         ok(attention(2, 2), &["f:[b,n,8]", "f:[b,n,8]", "f:[b,n,8]", "f:[n,n]"], vec![], &["f:[b,n,8]"]),
         bad(attention(4, 3), &["f:[b,n,16]", "f:[b,m,8]", "f:[b,m,8]"], vec![], "4 heads over 3"),
-        bad(attention(4, 4), &["f:[b,n,16]", "f:[b,m,8]", "f:[b,m,8]"], vec![], "4 channels and a key head 2"),
-        bad(attention(3, 3), &["f:[b,n,16]", "f:[b,m,9]", "f:[b,m,9]"], vec![], "does not hold 3 equal heads"),
+        bad(
+            attention(4, 4),
+            &["f:[b,n,16]", "f:[b,m,8]", "f:[b,m,8]"],
+            vec![],
+            "4 channels and a key head 2",
+        ),
+        bad(
+            attention(3, 3),
+            &["f:[b,n,16]", "f:[b,m,9]", "f:[b,m,9]"],
+            vec![],
+            "does not hold 3 equal heads",
+        ),
         bad(attention(2, 2), &["f:[b,n,8]", "f:[b,4,8]", "f:[b,5,8]"], vec![], "differ in length"),
-        bad(attention(2, 2), &["f:[b,8]", "f:[b,8]", "f:[b,8]"], vec![], "[batch, tokens, width] was expected"),
+        bad(
+            attention(2, 2),
+            &["f:[b,8]", "f:[b,8]", "f:[b,8]"],
+            vec![],
+            "[batch, tokens, width] was expected",
+        ),
         bad(attention(2, 2), &["f:[b,n,8]", "f:[b,n,8]"], vec![], "has 2 inputs; 3 to 4 were expected"),
         ok(rope(4), &["f:[b,t,8]", "i:[t]"], vec![], &["f:[b,t,8]"]),
         bad(rope(3), &["f:[b,t,8]", "i:[t]"], vec![], "an even number was expected"),
@@ -208,7 +240,12 @@ fn spatial() -> Vec<Case> {
         bad(square(0, 0), &["f:[b,4,9,9]"], w(&[8, 4, 3, 3]), "must be at least 1"),
         bad(square(1, 0), &["f:[b,4,9]"], w(&[8, 4, 3, 3]), "2 spatial axes were expected"),
         bad(Op::Conv(conv(&[1, 1], &[[0, 0]], &[1, 1], 1)), &["f:[b,4,9,9]"], w(&[8, 4, 3, 3]), "lengths"),
-        bad(Op::Conv(conv(&[1, 1], &[[0, 0]; 2], &[1, 1], 3)), &["f:[b,3,9,9]"], w(&[8, 1, 3, 3]), "3 groups"),
+        bad(
+            Op::Conv(conv(&[1, 1], &[[0, 0]; 2], &[1, 1], 3)),
+            &["f:[b,3,9,9]"],
+            w(&[8, 1, 3, 3]),
+            "3 groups",
+        ),
         ok(up(&[0, 0]), &["f:[b,4,h,5]"], wb(&[4, 6, 4, 4], &[6]), &["f:[b,6,2*h,10]"]),
         ok(up(&[1, 1]), &["f:[b,4,5,5]"], w(&[4, 6, 3, 3]), &["f:[b,6,10,10]"]),
         bad(up(&[0]), &["f:[b,4,5,5]"], w(&[4, 6, 3, 3]), "does not fit 2 spatial axes"),
@@ -236,7 +273,12 @@ fn elementwise() -> Vec<Case> {
     let sinusoid = |width| Op::Sinusoid { width, max_period: 1e4, cosine_first: true, shift: 0.0 };
     vec![
         ok(Op::Activation { function: Activation::Silu }, &["f:[b,8]"], vec![], &["f:[b,8]"]),
-        bad(Op::Activation { function: Activation::Silu }, &["f:[b,8]", "f:[b,8]"], vec![], "has 2 inputs; 1"),
+        bad(
+            Op::Activation { function: Activation::Silu },
+            &["f:[b,8]", "f:[b,8]"],
+            vec![],
+            "has 2 inputs; 1",
+        ),
         bad(Op::Activation { function: Activation::Silu }, &["f:[b,8]"], w(&[8]), "does not read a Weight"),
         ok(Op::Dropout { rate: 0.1 }, &["f:[b,8]"], vec![], &["f:[b,8]"]),
         bad(Op::Dropout { rate: 0.1 }, &[], vec![], "has 0 inputs; 1 were expected"),
@@ -274,8 +316,10 @@ fn elementwise() -> Vec<Case> {
 fn layout() -> Vec<Case> {
     let dims = |text: &str| value(&format!("f:[{text}]")).shape;
     let parts = |sizes: &str| Op::Split { axis: 1, map: SplitMap::Parts { sizes: dims(sizes) } };
-    let heads =
-        |groups, sizes: &str| Op::Split { axis: 1, map: SplitMap::Interleaved { groups, sizes: dims(sizes) } };
+    let heads = |groups, sizes: &str| Op::Split {
+        axis: 1,
+        map: SplitMap::Interleaved { groups, sizes: dims(sizes) },
+    };
     let slice = |start: &str, end: &str, step| Op::Slice {
         axis: 0,
         start: parse_dim(start).unwrap(),

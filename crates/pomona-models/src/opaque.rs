@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use pomona_graph::{Edit, Expr, Graph, GraphError, Recipe, RecipeOutput, Role, TensorDef};
+use pomona_graph::{Expr, Graph, Recipe, RecipeOutput, Role, TensorDef};
 use pomona_store::Checkpoint;
 use serde_json::Value;
 

@@ -6,8 +6,7 @@ mod common;
 use common::{DEPTH, as_stock, bytes, checkpoint, config, gguf, gguf_with_divisors, whole, without};
 use pomona_graph::{Edit, Graph, Op, RopeScaling, ValueRef, apply};
 use pomona_models::{
-    ModelError, OutputFormat, SaveOptions, SourceKind, check_format, open, representable, save,
-    verify_output,
+    ModelError, OutputFormat, SaveOptions, SourceKind, check_format, open, representable, save, verify_output,
 };
 use pomona_store::{Checkpoint, Encoding, GgufValue};
 use serde_json::json;
