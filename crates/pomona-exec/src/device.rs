@@ -51,6 +51,8 @@ pub fn devices() -> Vec<Device> {
         name: "vulkan",
         burn: burn::tensor::Device::vulkan(burn::tensor::DeviceKind::Default),
     });
+    #[cfg(feature = "metal")]
+    out.push(Device { name: "metal", burn: burn::tensor::Device::metal(burn::tensor::DeviceKind::Default) });
     #[cfg(feature = "wgpu")]
     out.push(Device { name: "wgpu", burn: burn::tensor::Device::wgpu(burn::tensor::DeviceKind::Default) });
     #[cfg(feature = "cuda")]

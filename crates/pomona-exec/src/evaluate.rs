@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use pomona_graph::{Bindings, Graph, NodeId, QuantTarget, TensorId, ValueId};
+use pomona_graph::{Graph, Node, NodeId, TensorId, ValueId};
 
+use crate::annotation;
 use crate::error::{ExecError, Result};
 use crate::ops::{self, Call};
-use crate::quantise;
-use crate::symbols::learn;
+use crate::symbols::{learn, learn_all};
 use crate::tensor::Tensor;
 use crate::weights::WeightProvider;
 
@@ -20,7 +20,7 @@ pub enum Mode {
     /// Dropout is the identity, BatchNorm uses what its attribute says.
     #[default]
     Inference,
-    /// Dropout drops, from this seed and the node's path.
+    /// Dropout drops, from this seed and the node's path; BatchNorm uses the batch's statistics.
     Training {
         /// The run's seed.
         seed: u64,
@@ -36,7 +36,10 @@ pub struct Options {
     pub check_finite: bool,
 }
 
-/// The wanted values, in their order.
+/// The wanted values, in their order; any value of the graph can be wanted.
+///
+/// Fails where a needed input was not fed, a feed does not fit its declared shape, a weight cannot be had, or a node
+/// cannot be run on what it is given.
 pub fn evaluate(
     graph: &Graph,
     weights: &dyn WeightProvider,
@@ -44,23 +47,28 @@ pub fn evaluate(
     wanted: &[ValueId],
     options: &Options,
 ) -> Result<Vec<Tensor>> {
-    run(graph, feeds, wanted, options, &mut |id, _| weights.get(id), weights, false)
+    let source = Source { fetch: &|id| weights.get(id), provider: weights, tracked: &[] };
+    run(graph, feeds, wanted, options, &source)
 }
 
-/// A run whose weights go through `tensor`, which may put them on a tape. `provider` serves embeddings by rows.
+/// Where a run's weights come from.
+pub(crate) struct Source<'a> {
+    /// Gives a weight, on the tape if its gradient is wanted.
+    pub fetch: &'a dyn Fn(TensorId) -> Result<Tensor>,
+    /// What is behind it; serves embeddings by rows.
+    pub provider: &'a dyn WeightProvider,
+    /// Weights on the tape: they may not be had around `fetch`.
+    pub tracked: &'a [TensorId],
+}
+
 pub(crate) fn run(
     graph: &Graph,
     feeds: &Feeds,
     wanted: &[ValueId],
     options: &Options,
-    tensor: &mut dyn FnMut(TensorId, NodeId) -> Result<Tensor>,
-    provider: &dyn WeightProvider,
-    taped: bool,
+    source: &Source<'_>,
 ) -> Result<Vec<Tensor>> {
-    let mut sizes = Bindings::new();
-    for (id, fed) in feeds {
-        learn(graph, *id, fed, &mut sizes)?;
-    }
+    let mut sizes = learn_all(graph, feeds)?;
     let order = needed(graph, feeds, wanted)?;
     let mut last = BTreeMap::new();
     for &id in &order {
@@ -71,63 +79,46 @@ pub(crate) fn run(
     let mut live: BTreeMap<ValueId, Tensor> = feeds.clone();
     for &id in &order {
         let node = graph.node(id);
+        let done = |v: &ValueId| last.get(v) == Some(&id) && !wanted.contains(v);
         let mut inputs = Vec::with_capacity(node.inputs.len());
-        for v in &node.inputs {
-            let done = last.get(v) == Some(&id) && !wanted.contains(v) && !feeds.contains_key(v);
-            let again = node.inputs.iter().filter(|w| *w == v).count() > 1;
-            let value = if done && !again { live.remove(v) } else { live.get(v).cloned() };
+        for (k, v) in node.inputs.iter().enumerate() {
+            // Moved out at the last use, so that it is freed, or its memory used again, while the node runs.
+            let value =
+                if done(v) && !node.inputs[k + 1..].contains(v) { live.remove(v) } else { live.get(v).cloned() };
             inputs.push(value.ok_or_else(|| ExecError::Feed {
                 value: graph.value_ref(*v).0,
                 message: format!("is needed by `{}` and was neither fed nor made", node.path),
             })?);
         }
-        let annotated = graph.annotations.contains_key(&node.path);
-        let round = |t: Tensor, target: QuantTarget| {
-            quantise::rounded(t, quantise::note(graph, node, &target), node, taped)
-        };
-        if annotated {
-            let all = inputs.into_iter().enumerate().map(|(k, t)| round(t, QuantTarget::Input(k)));
-            inputs = all.collect::<Result<_>>()?;
+        let mut call = Call { graph, node, inputs, sizes: &sizes, options, source };
+        let marks = graph.annotations.get(&node.path);
+        if let Some(marks) = marks {
+            annotation::round_inputs(&mut call, marks)?;
         }
-        let call = Call { graph, id, node, inputs, sizes: &sizes, options, provider, taped };
-        let mut outputs = if annotated {
-            let mut fetch = |t: TensorId, n: NodeId| {
-                quantise::rounded(tensor(t, n)?, quantise::of_weight(graph, node, t), node, taped)
-            };
-            ops::run(call, &mut fetch)?
-        } else {
-            ops::run(call, tensor)?
-        };
-        if annotated {
-            let all = outputs.into_iter().enumerate().map(|(k, t)| round(t, QuantTarget::Output(k)));
-            outputs = all.collect::<Result<_>>()?;
-        }
-        for v in &node.inputs {
-            if last.get(v) == Some(&id) && !wanted.contains(v) && !feeds.contains_key(v) {
-                live.remove(v);
-            }
+        let mut outputs = ops::run(call)?;
+        if let Some(marks) = marks {
+            annotation::round_outputs(node, &mut outputs, marks)?;
         }
         for (v, t) in node.outputs.iter().zip(outputs) {
             if options.check_finite {
                 check_finite(node, &t)?;
+            }
+            if graph.value(*v).shape.iter().any(|d| d.symbols().iter().any(|s| !sizes.contains_key(s))) {
+                learn(graph, *v, &t, &mut sizes)?;
             }
             if last.contains_key(v) || wanted.contains(v) {
                 live.insert(*v, t);
             }
         }
     }
-    wanted
-        .iter()
-        .map(|v| {
-            live.get(v).cloned().ok_or_else(|| ExecError::Feed {
-                value: graph.value_ref(*v).0,
-                message: "is wanted and was neither fed nor made".to_owned(),
-            })
-        })
-        .collect()
+    let missing = |v: &ValueId| ExecError::Feed {
+        value: graph.value_ref(*v).0,
+        message: "is wanted and was neither fed nor made".to_owned(),
+    };
+    wanted.iter().map(|v| live.get(v).cloned().ok_or_else(|| missing(v))).collect()
 }
 
-fn check_finite(node: &pomona_graph::Node, t: &Tensor) -> Result<()> {
+fn check_finite(node: &Node, t: &Tensor) -> Result<()> {
     let bad = t.with_f32(|v| v.iter().position(|x| !x.is_finite()))?;
     match bad {
         Some(at) => Err(ExecError::Node {

@@ -1,12 +1,13 @@
 //! Backward runs through Burn's autodiff: a vector-Jacobian product for any values and weights.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use pomona_graph::{Graph, TensorId, ValueId};
 
 use crate::burn_types::{AutodiffBackend, B, FloatTensorOps};
 use crate::error::{ExecError, Result};
-use crate::evaluate::{Feeds, Options, run};
+use crate::evaluate::{Feeds, Options, Source, run};
 use crate::tensor::{Kind, Tensor};
 use crate::weights::WeightProvider;
 
@@ -17,11 +18,14 @@ pub struct Gradients {
     pub outputs: Vec<Tensor>,
     /// Gradients of fed values.
     pub values: BTreeMap<ValueId, Tensor>,
-    /// Gradients of weights, summed over the uses of a tied one.
+    /// Gradients of weights, summed over the uses of a tied one. A weight that no node of the run reads has none.
     pub weights: BTreeMap<TensorId, Tensor>,
 }
 
-/// Gradients of `sum over upstream of <value, gradient>` for fed values and weights. Nothing else goes onto the tape.
+/// Gradients of `sum over upstream of <value, gradient>` for fed values and weights.
+///
+/// Nodes that depend on none of them run as in [`crate::evaluate`], without a tape. Upstream gradients have the shapes
+/// of their values. `wrt_values` must be fed, as floats.
 pub fn gradients(
     graph: &Graph,
     weights: &dyn WeightProvider,
@@ -31,61 +35,64 @@ pub fn gradients(
     wrt_weights: &[TensorId],
     options: &Options,
 ) -> Result<Gradients> {
-    let mut leaves: Feeds = BTreeMap::new();
-    for (id, tensor) in feeds {
-        leaves.insert(*id, tensor.leaf(wrt_values.contains(id))?);
-    }
+    let mut leaves: Feeds = feeds.clone();
     for id in wrt_values {
-        if feeds.get(id).is_none_or(|t| t.kind() != Kind::Float) {
-            let message = "its gradient is wanted, so it must be fed as floats".to_owned();
-            return Err(ExecError::Feed { value: graph.value_ref(*id).0, message });
+        match leaves.get_mut(id) {
+            Some(t) if t.kind() == Kind::Float => *t = t.leaf()?,
+            _ => {
+                let message = "its gradient is wanted, so it must be fed as floats".to_owned();
+                return Err(ExecError::Feed { value: graph.value_ref(*id).0, message });
+            }
         }
     }
-    let mut tracked: BTreeMap<TensorId, Tensor> = BTreeMap::new();
     let wanted: Vec<ValueId> = upstream.iter().map(|(v, _)| *v).collect();
-    let mut tensor = |id: TensorId, _| {
-        if let Some(t) = tracked.get(&id) {
+    let tracked: RefCell<BTreeMap<TensorId, Tensor>> = RefCell::default();
+    let fetch = |id: TensorId| {
+        if !wrt_weights.contains(&id) {
+            return weights.get(id);
+        }
+        if let Some(t) = tracked.borrow().get(&id) {
             return Ok(t.clone());
         }
-        let leaf = weights.get(id)?.leaf(wrt_weights.contains(&id))?;
-        if wrt_weights.contains(&id) {
-            tracked.insert(id, leaf.clone());
-        }
+        let leaf = weights.get(id)?.leaf()?;
+        tracked.borrow_mut().insert(id, leaf.clone());
         Ok(leaf)
     };
-    let outputs = run(graph, &leaves, &wanted, options, &mut tensor, weights, true)?;
+    let source = Source { fetch: &fetch, provider: weights, tracked: wrt_weights };
+    let outputs = run(graph, &leaves, &wanted, options, &source)?;
     let mut loss = None;
     for (out, (id, above)) in outputs.iter().zip(upstream) {
-        if out.shape() != above.shape() {
+        if out.shape() != above.shape() || out.kind() != Kind::Float || above.kind() != Kind::Float {
             let message = format!("is {out:?} and its upstream gradient {above:?}");
             return Err(ExecError::Feed { value: graph.value_ref(*id).0, message });
         }
-        let term = B::float_sum(B::float_mul(out.as_float()?, above.leaf(false)?.as_float()?));
+        if !out.is_taped() {
+            continue;
+        }
+        let term = B::float_sum(B::float_mul(out.as_float()?, above.as_float()?));
         loss = Some(match loss {
             Some(sum) => B::float_add(sum, term),
             None => term,
         });
     }
-    let mut found = Gradients::default();
-    let Some(loss) = loss else { return Ok(found) };
-    let grads = B::backward(loss);
+    let grads = loss.map(B::backward);
     let take = |leaf: &Tensor| -> Result<Tensor> {
-        match B::grad(&leaf.as_float()?, &grads) {
+        let d = leaf.as_float()?;
+        match grads.as_ref().and_then(|g| B::grad(&d, g)) {
             Some(g) => Ok(Tensor::float(g, &leaf.device)),
             // A leaf that the outputs do not depend on.
             None => Tensor::full(0.0, leaf.shape(), &leaf.device),
         }
     };
+    let mut found = Gradients::default();
     for id in wrt_values {
         if let Some(leaf) = leaves.get(id) {
             found.values.insert(*id, take(leaf)?);
         }
     }
-    for (id, leaf) in &tracked {
+    for (id, leaf) in tracked.borrow().iter() {
         found.weights.insert(*id, take(leaf)?);
     }
-    for out in outputs {
-        found.outputs.push(Tensor::float(B::inner(out.as_float()?), &out.device));
-    }
+    found.outputs = outputs.iter().map(Tensor::off_tape).collect::<Result<_>>()?;
     Ok(found)
 }

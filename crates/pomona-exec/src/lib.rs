@@ -4,6 +4,7 @@
 //! types appear. Inference on the CPU takes fused loops over slices where those are faster; gradients come from Burn's
 //! autodiff.
 
+mod annotation;
 mod burn_types;
 mod device;
 mod error;
@@ -11,7 +12,6 @@ mod evaluate;
 mod gradients;
 mod host;
 mod ops;
-mod quantise;
 mod state;
 mod symbols;
 mod tensor;
@@ -23,4 +23,4 @@ pub use evaluate::{Feeds, Mode, Options, evaluate};
 pub use gradients::{Gradients, gradients};
 pub use state::{start_states, step};
 pub use tensor::{Kind, Tensor};
-pub use weights::{Loaded, WeightProvider};
+pub use weights::{Lazy, Loaded, WeightProvider};

@@ -48,7 +48,7 @@ pub fn step(
         || ExecError::Feed { value: output.to_owned(), message: "is no output of the graph".to_owned() };
     let mut wanted = vec![graph.output(output).ok_or_else(missing)?];
     wanted.extend(graph.states.iter().map(|s| s.output));
-    let mut feeds = std::mem::take(states);
+    let mut feeds = states.clone();
     feeds.extend(inputs.iter().map(|(k, v)| (*k, v.clone())));
     let mut found = evaluate(graph, weights, &feeds, &wanted, options)?.into_iter();
     let out = found.next().ok_or_else(missing)?;

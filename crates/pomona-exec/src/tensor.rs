@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Shape, Slice, TensorData};
 
-use crate::burn_types::{AutodiffBackend, B, D, FloatTensorOps, TensorMetadata, from_host, host};
+use crate::burn_types::{ActivationOps, AutodiffBackend, B, D, FloatTensorOps, TensorMetadata, from_host, host};
 use crate::device::Device;
 use crate::error::{ExecError, Result};
 
@@ -136,10 +136,10 @@ impl Tensor {
     pub fn with_f32<R>(&self, f: impl FnOnce(&[f32]) -> R) -> Result<R> {
         match &self.data {
             Data::Float(d) => {
-                if let Some(flex) = host(d)
-                    && let Some(values) = flex.as_slice::<f32>()
-                {
-                    return Ok(f(values));
+                if let Some(flex) = host(d) {
+                    if let Some(values) = flex.as_slice::<f32>() {
+                        return Ok(f(values));
+                    }
                 }
                 let read = futures_block(B::float_into_data(d.clone()));
                 let data = read.map_err(|e| mismatch(format!("{self:?} cannot be read back: {e:?}")))?;
@@ -279,17 +279,43 @@ impl Tensor {
         Ok(Tensor::float(B::float_matmul(self.as_float()?, other.as_float()?), &self.device))
     }
 
-    /// The tensor on a tape, as a leaf whose gradient is wanted or not.
-    pub(crate) fn leaf(&self, tracked: bool) -> Result<Tensor> {
+    /// Softmax over the last axis.
+    pub fn softmax(&self) -> Result<Tensor> {
+        let Some(last) = self.shape.len().checked_sub(1) else {
+            return Err(mismatch(format!("{self:?} has no axis to take the softmax of")));
+        };
+        self.map_float(|t| B::softmax(t, last))
+    }
+
+    /// Index of the largest element of each row along the last axis, the first of equal ones.
+    pub fn argmax(&self) -> Result<Vec<usize>> {
+        let Some(&n) = self.shape.last().filter(|n| **n > 0) else {
+            return Err(mismatch(format!("{self:?} has no largest element")));
+        };
+        let best = |row: &[f32]| {
+            let start = (0, f32::NEG_INFINITY);
+            row.iter().enumerate().fold(start, |a, (i, v)| if *v > a.1 { (i, *v) } else { a }).0
+        };
+        self.with_f32(|v| v.chunks_exact(n).map(best).collect())
+    }
+
+    /// Floats on a tape, as a leaf whose gradient can be asked for.
+    pub(crate) fn leaf(&self) -> Result<Tensor> {
+        Ok(Tensor::float(B::float_set_require_grad(B::from_inner(self.as_float()?), true), &self.device))
+    }
+
+    /// Whether operations on this tensor are recorded.
+    pub(crate) fn is_taped(&self) -> bool {
         match &self.data {
-            Data::Float(d) => {
-                let lifted = B::float_set_require_grad(B::from_inner(d.clone()), tracked);
-                Ok(Tensor {
-                    data: Data::Float(lifted),
-                    shape: self.shape.clone(),
-                    device: self.device.clone(),
-                })
-            }
+            Data::Float(d) => d.autodiff != Default::default(),
+            _ => false,
+        }
+    }
+
+    /// The same elements without a tape.
+    pub(crate) fn off_tape(&self) -> Result<Tensor> {
+        match &self.data {
+            Data::Float(d) if self.is_taped() => Ok(Tensor::float(B::inner(d.clone()), &self.device)),
             _ => Ok(self.clone()),
         }
     }

@@ -1,6 +1,8 @@
 //! Where weights come from: all in memory, or made when a node needs them.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pomona_graph::TensorId;
 
@@ -20,7 +22,7 @@ pub trait WeightProvider {
 }
 
 /// Weights that are all in memory.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Loaded(pub BTreeMap<TensorId, Tensor>);
 
 impl WeightProvider for Loaded {
@@ -28,5 +30,51 @@ impl WeightProvider for Loaded {
         let missing =
             || ExecError::Weight { tensor: format!("#{}", id.0), message: "was not loaded".to_owned() };
         self.0.get(&id).cloned().ok_or_else(missing)
+    }
+}
+
+/// Weights that a function makes at their first use and that stay until [`Lazy::release`], so that a graph larger than
+/// memory can be run a block at a time.
+pub struct Lazy<F> {
+    load: F,
+    held: Mutex<BTreeMap<TensorId, Tensor>>,
+}
+
+impl<F: Fn(TensorId) -> Result<Tensor>> Lazy<F> {
+    /// Nothing is made yet.
+    pub fn new(load: F) -> Self {
+        Self { load, held: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<TensorId, Tensor>> {
+        // A panic elsewhere leaves the map as it was between two inserts: still right.
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets every held tensor go.
+    pub fn release(&self) {
+        self.lock().clear();
+    }
+
+    /// Number of tensors that are held.
+    pub fn held(&self) -> usize {
+        self.lock().len()
+    }
+}
+
+impl<F: Fn(TensorId) -> Result<Tensor>> WeightProvider for Lazy<F> {
+    fn get(&self, id: TensorId) -> Result<Tensor> {
+        if let Some(t) = self.lock().get(&id) {
+            return Ok(t.clone());
+        }
+        let made = (self.load)(id)?;
+        self.lock().insert(id, made.clone());
+        Ok(made)
+    }
+}
+
+impl<F> fmt::Debug for Lazy<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lazy").finish_non_exhaustive()
     }
 }

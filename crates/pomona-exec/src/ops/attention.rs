@@ -14,7 +14,7 @@ const UNSEEN: f32 = -1e30;
 
 fn shape_of(c: &Call<'_>, a: &AttentionAttrs) -> Result<AttentionShape> {
     let (q, k, v) = (c.input(0)?.shape(), c.input(1)?.shape(), c.input(2)?.shape());
-    let divides = |width: usize, heads: usize| heads > 0 && width.is_multiple_of(heads);
+    let divides = |width: usize, heads: usize| heads > 0 && width % heads == 0;
     let fits = q.len() == 3 && k.len() == 3 && v.len() == 3 && k[..2] == v[..2] && q[0] == k[0];
     if !fits || !divides(q[2], a.heads) || !divides(k[2], a.kv_heads) || !divides(v[2], a.kv_heads) {
         return Err(
@@ -34,7 +34,7 @@ fn shape_of(c: &Call<'_>, a: &AttentionAttrs) -> Result<AttentionShape> {
         window: a.window.unwrap_or(0),
         softcap: a.softcap.unwrap_or(0.0) as f32,
     };
-    if k[2] / a.kv_heads != s.dk || !a.heads.is_multiple_of(a.kv_heads) {
+    if k[2] / a.kv_heads != s.dk || a.heads % a.kv_heads != 0 {
         return Err(c.fault(format!("query heads have {} channels, key heads {}", s.dk, k[2] / a.kv_heads)));
     }
     if a.causal && s.keys < s.queries {
@@ -47,12 +47,13 @@ pub(super) fn attention(c: &Call<'_>, a: &AttentionAttrs) -> Result<Tensor> {
     let s = shape_of(c, a)?;
     let (q, k, v) = (c.input(0)?.as_float()?, c.input(1)?.as_float()?, c.input(2)?.as_float()?);
     let device = c.input(0)?.device();
-    if c.inputs.len() == 3
-        && let (Some(q), Some(k), Some(v)) = (host(&q), host(&k), host(&v))
-        && let (Some(q), Some(k), Some(v)) = (q.as_slice(), k.as_slice(), v.as_slice())
-    {
-        let out = fused::attention(q, k, v, s);
-        return Tensor::from_f32(out, &[s.batch, s.queries, s.heads * s.dv], device);
+    if c.inputs.len() == 3 {
+        if let (Some(q), Some(k), Some(v)) = (host(&q), host(&k), host(&v)) {
+            if let (Some(q), Some(k), Some(v)) = (q.as_slice(), k.as_slice(), v.as_slice()) {
+                let out = fused::attention(q, k, v, s);
+                return Tensor::from_f32(out, &[s.batch, s.queries, s.heads * s.dv], device);
+            }
+        }
     }
     let shape = |d: &[usize]| Shape::from(d.to_vec());
     let group = s.heads / s.kv_heads;
@@ -77,7 +78,6 @@ pub(super) fn attention(c: &Call<'_>, a: &AttentionAttrs) -> Result<Tensor> {
             row[s.visible(i)].fill(0.0);
         }
         let mask = Tensor::from_f32(mask, &[1, 1, s.queries, s.keys], device)?;
-        let mask = if c.taped { mask.leaf(false)? } else { mask };
         logits = B::float_add(logits, mask.as_float()?);
     }
     if c.inputs.len() > 3 {
@@ -118,7 +118,7 @@ pub(super) fn rope(c: &Call<'_>, a: &RopeAttrs) -> Result<Tensor> {
     let table = |v: Vec<f32>| -> Result<D> {
         let lead = if shared { 1 } else { batch };
         let t = Tensor::from_f32(v, &[lead, tokens, 1, half], x.device())?;
-        if c.taped { t.leaf(false)?.as_float() } else { t.as_float() }
+        t.as_float()
     };
     let (cos, sin) = (table(cos)?, table(sin)?);
     let split = x.reshape(&[batch, tokens, a.heads, head])?;

@@ -3,7 +3,7 @@
 use burn::tensor::{Shape, Slice, TensorData};
 use pomona_graph::{Dim, PadMode, Slot, SplitMap, ValueType};
 
-use super::{Call, Fetch};
+use super::Call;
 use crate::burn_types::{B, D, FloatTensorOps, IntTensorOps};
 use crate::error::Result;
 use crate::tensor::{Data, Kind, Tensor};
@@ -40,6 +40,14 @@ pub(super) fn split(c: &Call<'_>, axis: usize, map: &SplitMap) -> Result<Vec<Ten
         SplitMap::Parts { sizes } => (1, c.sizes(sizes)?),
         SplitMap::Interleaved { groups, sizes } => (*groups, c.sizes(sizes)?),
     };
+    if groups == 1 {
+        let mut at = 0;
+        let part = |size: usize| {
+            at += size;
+            x.slice(axis, at - size..at)
+        };
+        return sizes.into_iter().map(part).collect();
+    }
     let mut lead = x.shape().to_vec();
     let run: usize = sizes.iter().sum();
     lead.splice(axis..=axis, [groups, run]);
@@ -131,11 +139,15 @@ pub(super) fn pad(c: &Call<'_>, amounts: &[[usize; 2]], mode: PadMode) -> Result
                     shape[axis] = count;
                     let t = match x.kind() {
                         Kind::Float => Tensor::full(value as f32, &shape, x.device())?,
-                        _ => {
+                        Kind::Int => {
                             Tensor::from_i64(vec![value as i64; shape.iter().product()], &shape, x.device())?
                         }
+                        Kind::Bool => {
+                            let border = vec![value != 0.0; shape.iter().product()];
+                            Tensor::from_bool(border, &shape, x.device())?
+                        }
                     };
-                    return Ok(Some(if c.taped { t.leaf(false)? } else { t }));
+                    return Ok(Some(t));
                 }
                 PadMode::Edge => vec![if front { 0 } else { n as i64 - 1 }; count],
                 PadMode::Reflect if count >= n => {
@@ -156,8 +168,24 @@ pub(super) fn pad(c: &Call<'_>, amounts: &[[usize; 2]], mode: PadMode) -> Result
     Ok(x)
 }
 
-pub(super) fn constant(c: &Call<'_>, fetch: &mut Fetch<'_>) -> Result<Tensor> {
-    let t = c.need(Slot::Weight, fetch)?;
+/// Floats with a border of one number.
+pub(super) fn bordered(x: &Tensor, amounts: &[[usize; 2]], fill: f32) -> Result<Tensor> {
+    let mut x = x.clone();
+    for (axis, [before, after]) in amounts.iter().enumerate() {
+        let border = |count: &usize| {
+            let mut shape = x.shape().to_vec();
+            shape[axis] = *count;
+            Tensor::full(fill, &shape, x.device())
+        };
+        if before + after > 0 {
+            x = Tensor::concat(&[border(before)?, x.clone(), border(after)?], axis)?;
+        }
+    }
+    Ok(x)
+}
+
+pub(super) fn constant(c: &Call<'_>) -> Result<Tensor> {
+    let t = c.need(Slot::Weight)?;
     let declared = c.node.outputs.first().map(|v| c.graph.value(*v).ty);
     match (t.kind(), declared) {
         (Kind::Float, Some(ValueType::Int)) => {

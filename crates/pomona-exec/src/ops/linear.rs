@@ -3,16 +3,17 @@
 use burn::tensor::Shape;
 use pomona_graph::Slot;
 
-use super::{Call, Fetch};
+use super::Call;
+use crate::annotation;
 use crate::burn_types::{B, FloatTensorOps};
 use crate::error::Result;
 use crate::ops::layout::broadcast_to;
 use crate::tensor::Tensor;
 
-pub(super) fn linear(c: &Call<'_>, fetch: &mut Fetch<'_>) -> Result<Tensor> {
+pub(super) fn linear(c: &Call<'_>) -> Result<Tensor> {
     let x = c.input(0)?;
-    let weight = c.need(Slot::Weight, fetch)?;
-    let bias = c.weight(Slot::Bias, fetch)?;
+    let weight = c.need(Slot::Weight)?;
+    let bias = c.weight(Slot::Bias)?;
     let (out, width) = (weight.shape()[0], weight.shape()[1]);
     let rows = x.elements() / width.max(1);
     let flat = x.reshape(&[rows, width])?;
@@ -25,10 +26,14 @@ pub(super) fn linear(c: &Call<'_>, fetch: &mut Fetch<'_>) -> Result<Tensor> {
     if let Some(last) = shape.last_mut() {
         *last = out;
     }
-    Tensor::float(y, x.device()).reshape(&shape)
+    let mut y = Tensor::float(y, x.device());
+    if let Some(low_rank) = annotation::adapter(c, &flat)? {
+        y = y.add(&low_rank)?;
+    }
+    y.reshape(&shape)
 }
 
-pub(super) fn embedding(c: &Call<'_>, fetch: &mut Fetch<'_>) -> Result<Tensor> {
+pub(super) fn embedding(c: &Call<'_>) -> Result<Tensor> {
     let ids = c.input(0)?;
     let Some(&id) = c.node.weights.get(&Slot::Weight) else { return Err(c.fault("has no weight")) };
     let def = c.graph.tensor(id);
@@ -43,12 +48,12 @@ pub(super) fn embedding(c: &Call<'_>, fetch: &mut Fetch<'_>) -> Result<Tensor> {
     let mut shape = ids.shape().to_vec();
     shape.push(width);
     // A provider that streams gives just these rows; under a tape the fetched tensor must be used.
-    if !c.taped
-        && let Some(found) = c.provider.rows(id, &rows)?
-    {
-        return found.reshape(&shape);
+    if !c.source.tracked.contains(&id) && !c.graph.annotations.contains_key(&c.node.path) {
+        if let Some(found) = c.source.provider.rows(id, &rows)? {
+            return found.reshape(&shape);
+        }
     }
-    let table = c.need(Slot::Weight, fetch)?;
+    let table = c.need(Slot::Weight)?;
     let index = Tensor::from_i64(rows.iter().map(|r| *r as i64).collect(), &[rows.len()], ids.device())?;
     let picked = B::float_select(table.as_float()?, 0, super::layout::device_ints(&index)?);
     Tensor::float(picked, ids.device()).reshape(&shape)

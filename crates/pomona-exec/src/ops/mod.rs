@@ -1,37 +1,33 @@
 //! What each operator computes. A file a family; inference on the CPU goes through `host` where that has a fused loop.
 
+mod activation;
 mod attention;
 mod elementwise;
 mod layout;
 mod linear;
 mod norms;
+mod pool;
 mod recurrent;
 mod reduce;
 mod resize;
 mod spatial;
 
-use pomona_graph::{Bindings, Dim, Graph, Node, NodeId, Op, Slot, TensorId};
+use pomona_graph::{Bindings, Dim, Graph, Node, Op, Slot};
 
 use crate::error::{ExecError, Result};
-use crate::evaluate::Options;
+use crate::annotation;
+use crate::evaluate::{Options, Source};
 use crate::tensor::Tensor;
-use crate::weights::WeightProvider;
 
 /// A node about to run.
 pub(crate) struct Call<'a> {
     pub graph: &'a Graph,
-    pub id: NodeId,
     pub node: &'a Node,
     pub inputs: Vec<Tensor>,
     pub sizes: &'a Bindings,
     pub options: &'a Options,
-    pub provider: &'a dyn WeightProvider,
-    /// Weights may be on a tape: none may be had around `fetch`.
-    pub taped: bool,
+    pub source: &'a Source<'a>,
 }
-
-/// Gives a node its weights, possibly on a tape.
-pub(crate) type Fetch<'f> = dyn FnMut(TensorId, NodeId) -> Result<Tensor> + 'f;
 
 impl Call<'_> {
     pub(crate) fn fault(&self, message: impl Into<String>) -> ExecError {
@@ -43,19 +39,23 @@ impl Call<'_> {
         self.inputs.get(i).ok_or_else(|| self.fault(format!("has no input {i}")))
     }
 
-    pub(crate) fn weight(&self, slot: Slot, fetch: &mut Fetch<'_>) -> Result<Option<Tensor>> {
+    /// A weight, rounded as the node's annotations say.
+    pub(crate) fn weight(&self, slot: Slot) -> Result<Option<Tensor>> {
         let Some(&id) = self.node.weights.get(&slot) else { return Ok(None) };
-        let tensor = fetch(id, self.id)?;
+        let tensor = (self.source.fetch)(id)?;
         let def = self.graph.tensor(id);
         if tensor.shape() != def.shape {
             let message = format!("was given as {tensor:?}; {:?} was expected", def.shape);
             return Err(ExecError::Weight { tensor: def.name.clone(), message });
         }
-        Ok(Some(tensor))
+        match self.graph.annotations.get(&self.node.path) {
+            Some(marks) => annotation::round_weight(self, slot, tensor, marks).map(Some),
+            None => Ok(Some(tensor)),
+        }
     }
 
-    pub(crate) fn need(&self, slot: Slot, fetch: &mut Fetch<'_>) -> Result<Tensor> {
-        self.weight(slot, fetch)?.ok_or_else(|| self.fault(format!("has no {slot:?}")))
+    pub(crate) fn need(&self, slot: Slot) -> Result<Tensor> {
+        self.weight(slot)?.ok_or_else(|| self.fault(format!("has no {slot:?}")))
     }
 
     pub(crate) fn size(&self, dim: &Dim) -> Result<usize> {
@@ -68,22 +68,22 @@ impl Call<'_> {
 }
 
 /// Runs the node.
-pub(crate) fn run(call: Call<'_>, fetch: &mut Fetch<'_>) -> Result<Vec<Tensor>> {
+pub(crate) fn run(call: Call<'_>) -> Result<Vec<Tensor>> {
     let c = &call;
     let one = match &c.node.op {
-        Op::Linear {} => linear::linear(c, fetch),
-        Op::Embedding {} => linear::embedding(c, fetch),
+        Op::Linear {} => linear::linear(c),
+        Op::Embedding {} => linear::embedding(c),
         Op::MatMul { transpose_b } => linear::matmul(c, *transpose_b),
-        Op::LayerNorm { axes, eps } => norms::layer_norm(c, fetch, *axes, *eps),
-        Op::RmsNorm { eps, offset } => norms::rms_norm(c, fetch, *eps, *offset),
-        Op::GroupNorm { groups, eps } => norms::group_norm(c, fetch, Some(*groups), *eps),
-        Op::InstanceNorm { eps } => norms::group_norm(c, fetch, None, *eps),
-        Op::BatchNorm { eps, statistics, .. } => norms::batch_norm(c, fetch, *eps, *statistics),
+        Op::LayerNorm { axes, eps } => norms::layer_norm(c, *axes, *eps),
+        Op::RmsNorm { eps, offset } => norms::rms_norm(c, *eps, *offset),
+        Op::GroupNorm { groups, eps } => norms::group_norm(c, Some(*groups), *eps),
+        Op::InstanceNorm { eps } => norms::group_norm(c, None, *eps),
+        Op::BatchNorm { eps, statistics, .. } => norms::batch_norm(c, *eps, *statistics),
         Op::Softmax { axis, log } => norms::softmax(c, *axis, *log),
         Op::Attention(attrs) => attention::attention(c, attrs),
         Op::Rope(attrs) => attention::rope(c, attrs),
-        Op::Activation { function } => elementwise::activation(c, *function),
-        Op::PRelu {} => elementwise::prelu(c, fetch),
+        Op::Activation { function } => activation::activation(c, *function),
+        Op::PRelu {} => activation::prelu(c),
         Op::Binary { function } => elementwise::binary(c, *function),
         Op::Scalar { function, value, reversed } => elementwise::scalar(c, *function, *value, *reversed),
         Op::Add {} => elementwise::add(c),
@@ -102,16 +102,16 @@ pub(crate) fn run(call: Call<'_>, fetch: &mut Fetch<'_>) -> Result<Vec<Tensor>> 
         Op::Expand { shape } => layout::expand(c, shape),
         Op::Gather { axis } => layout::gather(c, *axis),
         Op::Pad { amounts, mode } => layout::pad(c, amounts, *mode),
-        Op::Constant {} => layout::constant(c, fetch),
+        Op::Constant {} => layout::constant(c),
         Op::Range { end } => layout::range(c, end),
-        Op::Conv(attrs) => spatial::conv(c, fetch, attrs),
-        Op::ConvTranspose { conv, output_padding } => spatial::conv_transpose(c, fetch, conv, output_padding),
-        Op::Pool { kind, kernel, stride, padding, ceil, count_padding } => spatial::pool(
+        Op::Conv(attrs) => spatial::conv(c, attrs),
+        Op::ConvTranspose { conv, output_padding } => spatial::conv_transpose(c, conv, output_padding),
+        Op::Pool { kind, kernel, stride, padding, ceil, count_padding } => pool::pool(
             c,
             *kind,
-            &spatial::Window { kernel, stride, padding, ceil: *ceil, count: *count_padding },
+            &pool::Window { kernel, stride, padding, ceil: *ceil, count: *count_padding },
         ),
-        Op::AdaptivePool { kind, size } => spatial::adaptive_pool(c, *kind, size),
+        Op::AdaptivePool { kind, size } => pool::adaptive_pool(c, *kind, size),
         Op::Resize { mode, coordinates, size } => resize::resize(c, *mode, *coordinates, &c.sizes(size)?),
         Op::PixelShuffle { factor, inverse } => spatial::pixel_shuffle(c, *factor, *inverse),
         Op::Reduce { function, axes, keep } => reduce::reduce(c, *function, axes, *keep),
@@ -119,7 +119,7 @@ pub(crate) fn run(call: Call<'_>, fetch: &mut Fetch<'_>) -> Result<Vec<Tensor>> 
         Op::TopK { k } => return reduce::top_k(c, *k),
         Op::CumSum { axis } => reduce::cum_sum(c, *axis),
         Op::Recurrent { cell, hidden, direction, reset_after } => {
-            return recurrent::recurrent(c, fetch, *cell, *hidden, *direction, *reset_after);
+            return recurrent::recurrent(c, *cell, *hidden, *direction, *reset_after);
         }
     };
     let tensor = one.map_err(|e| match e {

@@ -3,7 +3,7 @@
 use burn::tensor::Shape;
 use pomona_graph::{BatchStatistics, Slot};
 
-use super::{Call, Fetch};
+use super::Call;
 use crate::burn_types::{ActivationOps, B, D, FloatTensorOps, host};
 use crate::error::Result;
 use crate::evaluate::Mode;
@@ -14,20 +14,20 @@ fn slice_of(t: &Option<Tensor>) -> Result<Vec<f32>> {
     t.as_ref().map_or(Ok(Vec::new()), Tensor::to_f32)
 }
 
-pub(super) fn rms_norm(c: &Call<'_>, fetch: &mut Fetch<'_>, eps: f64, offset: f64) -> Result<Tensor> {
+pub(super) fn rms_norm(c: &Call<'_>, eps: f64, offset: f64) -> Result<Tensor> {
     let x = c.input(0)?;
-    let weight = c.weight(Slot::Weight, fetch)?;
+    let weight = c.weight(Slot::Weight)?;
     let width = x.shape().last().copied().unwrap_or(1);
     let d = x.as_float()?;
     let plain = weight.as_ref().is_none_or(|w| w.as_float().is_ok_and(|w| host(&w).is_some()));
-    if let (true, Some(flex)) = (plain, host(&d))
-        && let Some(values) = flex.as_slice::<f32>()
-    {
-        let (w, offset) = match &weight {
-            Some(w) => (w.to_f32()?, offset as f32),
-            None => (vec![1.0; width], 0.0),
-        };
-        return Tensor::from_f32(fused::rms_norm(values, &w, eps as f32, offset), x.shape(), x.device());
+    if let (true, Some(flex)) = (plain, host(&d)) {
+        if let Some(values) = flex.as_slice::<f32>() {
+            let (w, offset) = match &weight {
+                Some(w) => (w.to_f32()?, offset as f32),
+                None => (vec![1.0; width], 0.0),
+            };
+            return Tensor::from_f32(fused::rms_norm(values, &w, eps as f32, offset), x.shape(), x.device());
+        }
     }
     let last = x.shape().len() - 1;
     let mean = B::float_mean_dim(B::float_mul(d.clone(), d.clone()), last);
@@ -53,26 +53,26 @@ fn along(v: D, rank: usize, axis: usize, axes: usize) -> D {
 }
 
 fn normalised(d: D, axes: std::ops::Range<usize>, eps: f64) -> D {
-    let mean = axes.clone().fold(d.clone(), B::float_mean_dim);
+    let mean = axes.clone().fold(d.clone(), |t, a| B::float_mean_dim(t, a));
     let centred = B::float_sub(d, mean);
     let square = B::float_mul(centred.clone(), centred.clone());
-    let var = axes.fold(square, B::float_mean_dim);
+    let var = axes.fold(square, |t, a| B::float_mean_dim(t, a));
     B::float_mul(centred, B::float_recip(B::float_sqrt(B::float_add_scalar(var, eps.into()))))
 }
 
-pub(super) fn layer_norm(c: &Call<'_>, fetch: &mut Fetch<'_>, axes: usize, eps: f64) -> Result<Tensor> {
+pub(super) fn layer_norm(c: &Call<'_>, axes: usize, eps: f64) -> Result<Tensor> {
     let x = c.input(0)?;
-    let (weight, bias) = (c.weight(Slot::Weight, fetch)?, c.weight(Slot::Bias, fetch)?);
+    let (weight, bias) = (c.weight(Slot::Weight)?, c.weight(Slot::Bias)?);
     let d = x.as_float()?;
     let rank = x.shape().len();
     let plain =
         |t: &Option<Tensor>| t.as_ref().is_none_or(|w| w.as_float().is_ok_and(|w| host(&w).is_some()));
-    if let (true, true, Some(flex)) = (plain(&weight), plain(&bias), host(&d))
-        && let Some(values) = flex.as_slice::<f32>()
-    {
-        let n = x.shape()[rank - axes..].iter().product();
-        let y = fused::layer_norm(values, &slice_of(&weight)?, &slice_of(&bias)?, n, eps as f32);
-        return Tensor::from_f32(y, x.shape(), x.device());
+    if let (true, true, Some(flex)) = (plain(&weight), plain(&bias), host(&d)) {
+        if let Some(values) = flex.as_slice::<f32>() {
+            let n = x.shape()[rank - axes..].iter().product();
+            let y = fused::layer_norm(values, &slice_of(&weight)?, &slice_of(&bias)?, n, eps as f32);
+            return Tensor::from_f32(y, x.shape(), x.device());
+        }
     }
     let mut y = normalised(d, rank - axes..rank, eps);
     if let Some(w) = weight {
@@ -87,12 +87,11 @@ pub(super) fn layer_norm(c: &Call<'_>, fetch: &mut Fetch<'_>, axes: usize, eps: 
 /// GroupNorm, or InstanceNorm without `groups`.
 pub(super) fn group_norm(
     c: &Call<'_>,
-    fetch: &mut Fetch<'_>,
     groups: Option<usize>,
     eps: f64,
 ) -> Result<Tensor> {
     let x = c.input(0)?;
-    let (weight, bias) = (c.weight(Slot::Weight, fetch)?, c.weight(Slot::Bias, fetch)?);
+    let (weight, bias) = (c.weight(Slot::Weight)?, c.weight(Slot::Bias)?);
     let (batch, channels) = (x.shape()[0], x.shape()[1]);
     let groups = groups.unwrap_or(channels).max(1);
     let rest = x.elements() / (batch * groups).max(1);
@@ -119,12 +118,11 @@ fn affine(x: Tensor, weight: Option<Tensor>, bias: Option<Tensor>) -> Result<Ten
 
 pub(super) fn batch_norm(
     c: &Call<'_>,
-    fetch: &mut Fetch<'_>,
     eps: f64,
     statistics: BatchStatistics,
 ) -> Result<Tensor> {
     let x = c.input(0)?;
-    let (weight, bias) = (c.weight(Slot::Weight, fetch)?, c.weight(Slot::Bias, fetch)?);
+    let (weight, bias) = (c.weight(Slot::Weight)?, c.weight(Slot::Bias)?);
     let rank = x.shape().len();
     let own = statistics == BatchStatistics::Batch || matches!(c.options.mode, Mode::Training { .. });
     let normal = if own {
@@ -138,8 +136,8 @@ pub(super) fn batch_norm(
             .reshape(&shape)?
             .transpose(&axes)?
     } else {
-        let mean = c.need(Slot::RunningMean, fetch)?.as_float()?;
-        let var = c.need(Slot::RunningVar, fetch)?.as_float()?;
+        let mean = c.need(Slot::RunningMean)?.as_float()?;
+        let var = c.need(Slot::RunningVar)?.as_float()?;
         let scale = B::float_recip(B::float_sqrt(B::float_add_scalar(var, eps.into())));
         let centred = B::float_sub(x.as_float()?, along(mean, rank, 1, 1));
         Tensor::float(B::float_mul(centred, along(scale, rank, 1, 1)), x.device())
@@ -150,11 +148,10 @@ pub(super) fn batch_norm(
 pub(super) fn softmax(c: &Call<'_>, axis: usize, log: bool) -> Result<Tensor> {
     let x = c.input(0)?;
     let d = x.as_float()?;
-    if !log
-        && axis + 1 == x.shape().len()
-        && let Some(values) = host(&d).as_ref().and_then(|f| f.as_slice::<f32>())
-    {
-        return Tensor::from_f32(fused::softmax_rows(values, x.shape()[axis]), x.shape(), x.device());
+    if !log && axis + 1 == x.shape().len() {
+        if let Some(values) = host(&d).as_ref().and_then(|f| f.as_slice::<f32>()) {
+            return Tensor::from_f32(fused::softmax_rows(values, x.shape()[axis]), x.shape(), x.device());
+        }
     }
     let y = if log { B::log_softmax(d, axis) } else { B::softmax(d, axis) };
     Ok(Tensor::float(y, x.device()))

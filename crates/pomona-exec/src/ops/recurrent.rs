@@ -3,7 +3,7 @@
 use burn::tensor::Shape;
 use pomona_graph::{Direction, RecurrentCell, Slot};
 
-use super::{Call, Fetch};
+use super::Call;
 use crate::burn_types::{ActivationOps, B, D, FloatTensorOps};
 use crate::error::Result;
 use crate::tensor::Tensor;
@@ -62,7 +62,6 @@ impl Cell {
 
 pub(super) fn recurrent(
     call: &Call<'_>,
-    fetch: &mut Fetch<'_>,
     kind: RecurrentCell,
     hidden: usize,
     direction: Direction,
@@ -85,9 +84,9 @@ pub(super) fn recurrent(
         let row = |b: Option<Tensor>| -> Result<Option<D>> {
             b.map(|b| Ok(B::float_reshape(b.as_float()?, Shape::from(vec![1, gates * hidden])))).transpose()
         };
-        let ih = call.need(ih, fetch)?.as_float()?;
-        let hh = B::float_swap_dims(call.need(hh, fetch)?.as_float()?, 0, 1);
-        let (bias_ih, bias_hh) = (row(call.weight(bias_ih, fetch)?)?, row(call.weight(bias_hh, fetch)?)?);
+        let ih = call.need(ih)?.as_float()?;
+        let hh = B::float_swap_dims(call.need(hh)?.as_float()?, 0, 1);
+        let (bias_ih, bias_hh) = (row(call.weight(bias_ih)?)?, row(call.weight(bias_hh)?)?);
         let flat = x.reshape(&[batch * steps, width])?.as_float()?;
         let mut products = B::float_matmul(flat, B::float_swap_dims(ih, 0, 1));
         if let Some(b) = bias_ih {

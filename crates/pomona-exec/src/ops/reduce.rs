@@ -9,11 +9,16 @@ use crate::tensor::{Kind, Tensor};
 
 pub(super) fn reduce(c: &Call<'_>, function: ReduceFn, axes: &[usize], keep: bool) -> Result<Tensor> {
     let x = c.input(0)?;
-    let was_int = x.kind() == Kind::Int;
-    let mut d = match x.kind() {
-        Kind::Float => x.as_float()?,
-        _ => Tensor::from_f32(x.to_f32()?, x.shape(), x.device())?.as_float()?,
+    let kept = |(i, n): (usize, &usize)| match (axes.contains(&i), keep) {
+        (false, _) => Some(*n),
+        (true, true) => Some(1),
+        (true, false) => None,
     };
+    let shape: Vec<usize> = x.shape().iter().enumerate().filter_map(kept).collect();
+    if x.kind() != Kind::Float {
+        return reduce_integers(c, x, function, axes, &shape);
+    }
+    let mut d = x.as_float()?;
     if function == ReduceFn::L2 {
         d = B::float_mul(d.clone(), d);
     }
@@ -29,21 +34,44 @@ pub(super) fn reduce(c: &Call<'_>, function: ReduceFn, axes: &[usize], keep: boo
     if function == ReduceFn::L2 {
         d = B::float_sqrt(d);
     }
-    let kept = |(i, n): (usize, &usize)| match (axes.contains(&i), keep) {
-        (false, _) => Some(*n),
-        (true, true) => Some(1),
-        (true, false) => None,
+    Tensor::float(d, x.device()).reshape(&shape)
+}
+
+/// Shapes and masks: exact, on the host.
+fn reduce_integers(
+    c: &Call<'_>,
+    x: &Tensor,
+    function: ReduceFn,
+    axes: &[usize],
+    shape: &[usize],
+) -> Result<Tensor> {
+    let mut sizes = x.shape().to_vec();
+    let mut values: Vec<i64> = match x.kind() {
+        Kind::Int => x.as_i64()?.to_vec(),
+        _ => x.as_bool()?.iter().map(|b| i64::from(*b)).collect(),
     };
-    let shape: Vec<usize> = x.shape().iter().enumerate().filter_map(kept).collect();
-    let out = Tensor::float(d, x.device()).reshape(&shape)?;
-    if was_int {
-        return Tensor::from_i64(
-            out.with_f32(|v| v.iter().map(|f| *f as i64).collect())?,
-            &shape,
-            x.device(),
-        );
+    for &axis in axes {
+        let (n, stride, starts) = rows(&sizes, axis);
+        let mut out = Vec::new();
+        for start in starts {
+            let mut row = (0..n).map(|k| values[start + k * stride]);
+            let found = match function {
+                ReduceFn::Max => row.max(),
+                ReduceFn::Min => row.min(),
+                ReduceFn::Sum => row.try_fold(0_i64, i64::checked_add),
+                ReduceFn::Prod => row.try_fold(1_i64, i64::checked_mul),
+                ReduceFn::Mean => row.try_fold(0_i64, i64::checked_add).and_then(|s| s.checked_div(n as i64)),
+                ReduceFn::L2 => None,
+            };
+            out.push(found.ok_or_else(|| c.fault(format!("{x:?} has no integer {function:?}")))?);
+        }
+        values = out;
+        sizes[axis] = 1;
     }
-    Ok(out)
+    match x.kind() {
+        Kind::Int => Tensor::from_i64(values, shape, x.device()),
+        _ => Tensor::from_bool(values.iter().map(|v| *v != 0).collect(), shape, x.device()),
+    }
 }
 
 /// Rows along an axis, each with the index of its first element and the stride between elements.
@@ -56,7 +84,7 @@ fn rows(shape: &[usize], axis: usize) -> (usize, usize, impl Iterator<Item = usi
 
 pub(super) fn arg_max(c: &Call<'_>, axis: usize, keep: bool) -> Result<Tensor> {
     let x = c.input(0)?;
-    let values = x.to_f32()?;
+    let values = x.off_tape()?.to_f32()?;
     let (n, stride, starts) = rows(x.shape(), axis);
     // The first of equal elements, as the references do.
     let best = |start: usize| {
@@ -81,7 +109,7 @@ pub(super) fn top_k(c: &Call<'_>, k: usize) -> Result<Vec<Tensor>> {
     if k > n || k == 0 {
         return Err(c.fault(format!("asks for {k} of {n} elements")));
     }
-    let values = x.to_f32()?;
+    let values = x.off_tape()?.to_f32()?;
     let (mut top, mut index) = (Vec::new(), Vec::new());
     for row in values.chunks_exact(n) {
         let mut order: Vec<usize> = (0..n).collect();
@@ -94,7 +122,7 @@ pub(super) fn top_k(c: &Call<'_>, k: usize) -> Result<Vec<Tensor>> {
         *last = k;
     }
     let indices = Tensor::from_i64(index, &shape, x.device())?;
-    let values = if c.taped {
+    let values = if x.is_taped() {
         // On a tape the values are picked by index, so that their gradient finds the way back.
         let rows = values.len() / n;
         let flat: Vec<i64> =
@@ -113,11 +141,13 @@ pub(super) fn cum_sum(c: &Call<'_>, axis: usize) -> Result<Tensor> {
     if x.kind() == Kind::Float {
         return Ok(Tensor::float(B::float_cumsum(x.as_float()?, axis), x.device()));
     }
-    let mut out = x.to_f32()?.iter().map(|v| *v as i64).collect::<Vec<_>>();
+    let mut out = x.as_i64()?.to_vec();
     let (n, stride, starts) = rows(x.shape(), axis);
     for start in starts {
         for k in 1..n {
-            out[start + k * stride] += out[start + (k - 1) * stride];
+            let (at, before) = (start + k * stride, start + (k - 1) * stride);
+            let sum = out[at].checked_add(out[before]);
+            out[at] = sum.ok_or_else(|| c.fault("overflows 64 bits"))?;
         }
     }
     Tensor::from_i64(out, x.shape(), x.device())

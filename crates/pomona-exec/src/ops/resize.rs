@@ -46,7 +46,6 @@ pub(super) fn resize(
         let mut shape = turned.shape().to_vec();
         let flat = turned.reshape(&[turned.elements() / from, from])?;
         let matrix = Tensor::from_f32(matrix, &[from, to], x.device())?;
-        let matrix = if c.taped { matrix.leaf(false)? } else { matrix };
         let product = B::float_matmul(flat.as_float()?, matrix.as_float()?);
         shape[rank - 1] = to;
         x = Tensor::float(B::float_reshape(product, Shape::from(shape)), x.device()).transpose(&order)?;
