@@ -148,11 +148,13 @@ pub(crate) fn adapter(c: &Call<'_>, flat: &Tensor) -> Result<Option<Tensor>> {
     let factor = |which: &str| {
         let name = format!("{}.{which}.weight", c.node.path);
         let id = c.graph.find_tensor(&name);
-        let id = id.ok_or_else(|| c.fault(format!("has an adapter, but the graph has no tensor `{name}`")))?;
+        let id =
+            id.ok_or_else(|| c.fault(format!("has an adapter, but the graph has no tensor `{name}`")))?;
         (c.source.fetch)(id)
     };
     let (down, up) = (factor("lora_A")?, factor("lora_B")?);
-    let fits = down.shape().len() == 2 && up.shape().len() == 2 && down.shape()[0] == rank && up.shape()[1] == rank;
+    let fits =
+        down.shape().len() == 2 && up.shape().len() == 2 && down.shape()[0] == rank && up.shape()[1] == rank;
     if !fits || rank == 0 {
         return Err(c.fault(format!("has adapter factors {down:?} and {up:?} of rank {rank}")));
     }

@@ -83,8 +83,11 @@ pub(crate) fn run(
         let mut inputs = Vec::with_capacity(node.inputs.len());
         for (k, v) in node.inputs.iter().enumerate() {
             // Moved out at the last use, so that it is freed, or its memory used again, while the node runs.
-            let value =
-                if done(v) && !node.inputs[k + 1..].contains(v) { live.remove(v) } else { live.get(v).cloned() };
+            let value = if done(v) && !node.inputs[k + 1..].contains(v) {
+                live.remove(v)
+            } else {
+                live.get(v).cloned()
+            };
             inputs.push(value.ok_or_else(|| ExecError::Feed {
                 value: graph.value_ref(*v).0,
                 message: format!("is needed by `{}` and was neither fed nor made", node.path),

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use burn::tensor::{Shape, Slice, TensorData};
 
-use crate::burn_types::{ActivationOps, AutodiffBackend, B, D, FloatTensorOps, TensorMetadata, from_host, host};
+use crate::burn_types::{
+    ActivationOps, AutodiffBackend, B, D, FloatTensorOps, TensorMetadata, from_host, host,
+};
 use crate::device::Device;
 use crate::error::{ExecError, Result};
 

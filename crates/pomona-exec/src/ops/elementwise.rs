@@ -5,8 +5,8 @@ use pomona_graph::{BinaryFn, ValueType};
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
-use super::layout::{align, broadcast_to};
 use super::Call;
+use super::layout::{align, broadcast_to};
 use crate::burn_types::{B, D, FloatTensorOps, host};
 use crate::error::Result;
 use crate::evaluate::Mode;
@@ -244,9 +244,7 @@ pub(super) fn cast(c: &Call<'_>, to: ValueType) -> Result<Tensor> {
         (_, ValueType::Bool) => {
             Tensor::from_bool(x.with_f32(|v| v.iter().map(|f| *f != 0.0).collect())?, x.shape(), x.device())
         }
-        (_, ValueType::Float) => {
-            Tensor::from_f32(x.to_f32()?, x.shape(), x.device())
-        }
+        (_, ValueType::Float) => Tensor::from_f32(x.to_f32()?, x.shape(), x.device()),
     }
 }
 

@@ -14,8 +14,8 @@ mod spatial;
 
 use pomona_graph::{Bindings, Dim, Graph, Node, Op, Slot};
 
-use crate::error::{ExecError, Result};
 use crate::annotation;
+use crate::error::{ExecError, Result};
 use crate::evaluate::{Options, Source};
 use crate::tensor::Tensor;
 

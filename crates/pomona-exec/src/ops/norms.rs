@@ -85,11 +85,7 @@ pub(super) fn layer_norm(c: &Call<'_>, axes: usize, eps: f64) -> Result<Tensor> 
 }
 
 /// GroupNorm, or InstanceNorm without `groups`.
-pub(super) fn group_norm(
-    c: &Call<'_>,
-    groups: Option<usize>,
-    eps: f64,
-) -> Result<Tensor> {
+pub(super) fn group_norm(c: &Call<'_>, groups: Option<usize>, eps: f64) -> Result<Tensor> {
     let x = c.input(0)?;
     let (weight, bias) = (c.weight(Slot::Weight)?, c.weight(Slot::Bias)?);
     let (batch, channels) = (x.shape()[0], x.shape()[1]);
@@ -116,11 +112,7 @@ fn affine(x: Tensor, weight: Option<Tensor>, bias: Option<Tensor>) -> Result<Ten
     Ok(Tensor::float(y, x.device()))
 }
 
-pub(super) fn batch_norm(
-    c: &Call<'_>,
-    eps: f64,
-    statistics: BatchStatistics,
-) -> Result<Tensor> {
+pub(super) fn batch_norm(c: &Call<'_>, eps: f64, statistics: BatchStatistics) -> Result<Tensor> {
     let x = c.input(0)?;
     let (weight, bias) = (c.weight(Slot::Weight)?, c.weight(Slot::Bias)?);
     let rank = x.shape().len();

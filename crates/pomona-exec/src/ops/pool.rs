@@ -46,7 +46,9 @@ impl Window<'_> {
 pub(super) fn pool(c: &Call<'_>, kind: PoolKind, w: &Window<'_>) -> Result<Tensor> {
     let x = c.input(0)?;
     let even = w.padding.iter().all(|[a, b]| a == b);
-    if let (true, &[kh, kw], &[sh, sw], &[[ph, _], [pw, _]]) = (even && !w.ceil, w.kernel, w.stride, w.padding) {
+    if let (true, &[kh, kw], &[sh, sw], &[[ph, _], [pw, _]]) =
+        (even && !w.ceil, w.kernel, w.stride, w.padding)
+    {
         let d = x.as_float()?;
         let y = match kind {
             PoolKind::Max => B::max_pool2d(d, [kh, kw], [sh, sw], [ph, pw], [1, 1], false),

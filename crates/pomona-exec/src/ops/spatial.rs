@@ -4,8 +4,8 @@ use burn::backend::ops::{ConvOptions, ConvTransposeOptions};
 use burn::tensor::Shape;
 use pomona_graph::{ConvAttrs, Slot};
 
-use super::layout::bordered;
 use super::Call;
+use super::layout::bordered;
 use crate::burn_types::{B, FloatTensorOps, ModuleOps};
 use crate::error::Result;
 use crate::tensor::Tensor;
@@ -60,11 +60,7 @@ pub(super) fn conv(c: &Call<'_>, a: &ConvAttrs) -> Result<Tensor> {
     Ok(Tensor::float(y, x.device()))
 }
 
-pub(super) fn conv_transpose(
-    c: &Call<'_>,
-    a: &ConvAttrs,
-    output_padding: &[usize],
-) -> Result<Tensor> {
+pub(super) fn conv_transpose(c: &Call<'_>, a: &ConvAttrs, output_padding: &[usize]) -> Result<Tensor> {
     let weight = c.need(Slot::Weight)?;
     let bias = c.weight(Slot::Bias)?.map(|b| b.as_float()).transpose()?;
     let x = c.input(0)?;

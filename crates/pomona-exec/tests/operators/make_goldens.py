@@ -67,8 +67,8 @@ def case(name, op, inputs, f, weights=None, fixed=(), smooth=True):
     CASES.append(record)
 
 
-def op(kind, **attrs):
-    return {"op": kind, **attrs}
+def op(name, /, **attrs):
+    return {"op": name, **attrs}
 
 
 def conv_attrs(rank, stride=1, padding=0, dilation=1, groups=1):
