@@ -81,7 +81,8 @@ impl Golden {
             return Some(format!("element {i} is {} instead of {}", have[i], want[i]));
         }
         let finite = |v: &f32| if v.is_finite() { v.abs() } else { 0.0 };
-        let scale = want.iter().map(finite).fold(1e-2, f32::max);
+        // Sums that cancel to nothing are measured against their terms, which are of the order of one.
+        let scale = want.iter().map(finite).fold(0.1, f32::max);
         let gap = want
             .iter()
             .zip(&have)
