@@ -176,7 +176,7 @@ fn gradients_are_pytorchs() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(checked > 300, "only {checked} gradients were compared");
+    assert!(checked > 250, "only {checked} gradients were compared");
 }
 
 #[test]
