@@ -122,9 +122,12 @@ pub fn channel_groups(graph: &Graph) -> Result<Vec<ChannelGroup>> {
 /// Group and channel of a class.
 type Place = Option<(u32, u32)>;
 
+/// Axes of tensors, and the indices that they have in common.
+type AxesOfSize = (Vec<(TensorId, usize)>, Vec<u32>);
+
 /// The classes of tensor axes by the axes that each goes with; classes ascend. The axes are read once: where a class turns
 /// up on one more axis, it moves to the list that is longer by this axis.
-pub(super) fn by_axes(graph: &Graph, map: &AxisMap) -> Vec<(Vec<(TensorId, usize)>, Vec<u32>)> {
+pub(super) fn by_axes(graph: &Graph, map: &AxisMap) -> Vec<AxesOfSize> {
     const NONE: u32 = u32::MAX;
     // Each list by its last axis and the list without it.
     let mut lists: Vec<(u32, (TensorId, usize))> = Vec::new();
