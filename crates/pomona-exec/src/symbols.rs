@@ -45,10 +45,10 @@ pub(crate) fn learn(graph: &Graph, id: ValueId, tensor: &Tensor, sizes: &mut Bin
             }
             Some(_) => {}
             None => {
-                if let [name] = dim.symbols().as_slice() {
-                    if let Some(found) = solve(&dim, name, size as i64) {
-                        sizes.insert(name.clone(), found);
-                    }
+                if let [name] = dim.symbols().as_slice()
+                    && let Some(found) = solve(&dim, name, size as i64)
+                {
+                    sizes.insert(name.clone(), found);
                 }
             }
         }

@@ -138,10 +138,10 @@ impl Tensor {
     pub fn with_f32<R>(&self, f: impl FnOnce(&[f32]) -> R) -> Result<R> {
         match &self.data {
             Data::Float(d) => {
-                if let Some(flex) = host(d) {
-                    if let Some(values) = flex.as_slice::<f32>() {
-                        return Ok(f(values));
-                    }
+                if let Some(flex) = host(d)
+                    && let Some(values) = flex.as_slice::<f32>()
+                {
+                    return Ok(f(values));
                 }
                 let read = futures_block(B::float_into_data(d.clone()));
                 let data = read.map_err(|e| mismatch(format!("{self:?} cannot be read back: {e:?}")))?;

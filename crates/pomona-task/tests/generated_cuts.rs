@@ -5,7 +5,6 @@
 mod nets;
 
 mod masks;
-#[allow(dead_code, reason = "only its weights are used")]
 mod seeded;
 
 use std::collections::BTreeSet;

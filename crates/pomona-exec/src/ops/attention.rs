@@ -14,7 +14,7 @@ const UNSEEN: f32 = -1e30;
 
 fn shape_of(c: &Call<'_>, a: &AttentionAttrs) -> Result<AttentionShape> {
     let (q, k, v) = (c.input(0)?.shape(), c.input(1)?.shape(), c.input(2)?.shape());
-    let divides = |width: usize, heads: usize| heads > 0 && width % heads == 0;
+    let divides = |width: usize, heads: usize| heads > 0 && width.is_multiple_of(heads);
     let fits = q.len() == 3 && k.len() == 3 && v.len() == 3 && k[..2] == v[..2] && q[0] == k[0];
     if !fits || !divides(q[2], a.heads) || !divides(k[2], a.kv_heads) || !divides(v[2], a.kv_heads) {
         return Err(
@@ -34,7 +34,7 @@ fn shape_of(c: &Call<'_>, a: &AttentionAttrs) -> Result<AttentionShape> {
         window: a.window.unwrap_or(0),
         softcap: a.softcap.unwrap_or(0.0) as f32,
     };
-    if k[2] / a.kv_heads != s.dk || a.heads % a.kv_heads != 0 {
+    if k[2] / a.kv_heads != s.dk || !a.heads.is_multiple_of(a.kv_heads) {
         return Err(c.fault(format!("query heads have {} channels, key heads {}", s.dk, k[2] / a.kv_heads)));
     }
     if a.causal && s.keys < s.queries {
@@ -47,13 +47,12 @@ pub(super) fn attention(c: &Call<'_>, a: &AttentionAttrs) -> Result<Tensor> {
     let s = shape_of(c, a)?;
     let (q, k, v) = (c.input(0)?.as_float()?, c.input(1)?.as_float()?, c.input(2)?.as_float()?);
     let device = c.input(0)?.device();
-    if c.inputs.len() == 3 {
-        if let (Some(q), Some(k), Some(v)) = (host(&q), host(&k), host(&v)) {
-            if let (Some(q), Some(k), Some(v)) = (q.as_slice(), k.as_slice(), v.as_slice()) {
-                let out = fused::attention(q, k, v, s);
-                return Tensor::from_f32(out, &[s.batch, s.queries, s.heads * s.dv], device);
-            }
-        }
+    if c.inputs.len() == 3
+        && let (Some(q), Some(k), Some(v)) = (host(&q), host(&k), host(&v))
+        && let (Some(q), Some(k), Some(v)) = (q.as_slice(), k.as_slice(), v.as_slice())
+    {
+        let out = fused::attention(q, k, v, s);
+        return Tensor::from_f32(out, &[s.batch, s.queries, s.heads * s.dv], device);
     }
     let shape = |d: &[usize]| Shape::from(d.to_vec());
     let group = s.heads / s.kv_heads;

@@ -30,12 +30,10 @@ pub(super) fn binary(c: &Call<'_>, function: BinaryFn) -> Result<Tensor> {
         && a.shape() == b.shape()
         && a.kind() == Kind::Float
         && b.kind() == Kind::Float
+        && let (Some(x), Some(y)) = (host(&a.as_float()?), host(&b.as_float()?))
+        && let (Some(x), Some(y)) = (x.as_slice::<f32>(), y.as_slice::<f32>())
     {
-        if let (Some(x), Some(y)) = (host(&a.as_float()?), host(&b.as_float()?)) {
-            if let (Some(x), Some(y)) = (x.as_slice::<f32>(), y.as_slice::<f32>()) {
-                return Tensor::from_f32(fused::gated(x, y), a.shape(), a.device());
-            }
-        }
+        return Tensor::from_f32(fused::gated(x, y), a.shape(), a.device());
     }
     zip(c, a, b, function)
 }

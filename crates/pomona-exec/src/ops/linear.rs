@@ -48,10 +48,11 @@ pub(super) fn embedding(c: &Call<'_>) -> Result<Tensor> {
     let mut shape = ids.shape().to_vec();
     shape.push(width);
     // A provider that streams gives just these rows; under a tape the fetched tensor must be used.
-    if !c.source.tracked.contains(&id) && !c.graph.annotations.contains_key(&c.node.path) {
-        if let Some(found) = c.source.provider.rows(id, &rows)? {
-            return found.reshape(&shape);
-        }
+    if !c.source.tracked.contains(&id)
+        && !c.graph.annotations.contains_key(&c.node.path)
+        && let Some(found) = c.source.provider.rows(id, &rows)?
+    {
+        return found.reshape(&shape);
     }
     let table = c.need(Slot::Weight)?;
     let index = Tensor::from_i64(rows.iter().map(|r| *r as i64).collect(), &[rows.len()], ids.device())?;

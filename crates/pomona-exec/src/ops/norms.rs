@@ -20,14 +20,14 @@ pub(super) fn rms_norm(c: &Call<'_>, eps: f64, offset: f64) -> Result<Tensor> {
     let width = x.shape().last().copied().unwrap_or(1);
     let d = x.as_float()?;
     let plain = weight.as_ref().is_none_or(|w| w.as_float().is_ok_and(|w| host(&w).is_some()));
-    if let (true, Some(flex)) = (plain, host(&d)) {
-        if let Some(values) = flex.as_slice::<f32>() {
-            let (w, offset) = match &weight {
-                Some(w) => (w.to_f32()?, offset as f32),
-                None => (vec![1.0; width], 0.0),
-            };
-            return Tensor::from_f32(fused::rms_norm(values, &w, eps as f32, offset), x.shape(), x.device());
-        }
+    if let (true, Some(flex)) = (plain, host(&d))
+        && let Some(values) = flex.as_slice::<f32>()
+    {
+        let (w, offset) = match &weight {
+            Some(w) => (w.to_f32()?, offset as f32),
+            None => (vec![1.0; width], 0.0),
+        };
+        return Tensor::from_f32(fused::rms_norm(values, &w, eps as f32, offset), x.shape(), x.device());
     }
     let last = x.shape().len() - 1;
     let mean = B::float_mean_dim(B::float_mul(d.clone(), d.clone()), last);
@@ -53,10 +53,10 @@ fn along(v: D, rank: usize, axis: usize, axes: usize) -> D {
 }
 
 fn normalised(d: D, axes: std::ops::Range<usize>, eps: f64) -> D {
-    let mean = axes.clone().fold(d.clone(), |t, a| B::float_mean_dim(t, a));
+    let mean = axes.clone().fold(d.clone(), B::float_mean_dim);
     let centred = B::float_sub(d, mean);
     let square = B::float_mul(centred.clone(), centred.clone());
-    let var = axes.fold(square, |t, a| B::float_mean_dim(t, a));
+    let var = axes.fold(square, B::float_mean_dim);
     B::float_mul(centred, B::float_recip(B::float_sqrt(B::float_add_scalar(var, eps.into()))))
 }
 
@@ -67,12 +67,12 @@ pub(super) fn layer_norm(c: &Call<'_>, axes: usize, eps: f64) -> Result<Tensor> 
     let rank = x.shape().len();
     let plain =
         |t: &Option<Tensor>| t.as_ref().is_none_or(|w| w.as_float().is_ok_and(|w| host(&w).is_some()));
-    if let (true, true, Some(flex)) = (plain(&weight), plain(&bias), host(&d)) {
-        if let Some(values) = flex.as_slice::<f32>() {
-            let n = x.shape()[rank - axes..].iter().product();
-            let y = fused::layer_norm(values, &slice_of(&weight)?, &slice_of(&bias)?, n, eps as f32);
-            return Tensor::from_f32(y, x.shape(), x.device());
-        }
+    if let (true, true, Some(flex)) = (plain(&weight), plain(&bias), host(&d))
+        && let Some(values) = flex.as_slice::<f32>()
+    {
+        let n = x.shape()[rank - axes..].iter().product();
+        let y = fused::layer_norm(values, &slice_of(&weight)?, &slice_of(&bias)?, n, eps as f32);
+        return Tensor::from_f32(y, x.shape(), x.device());
     }
     let mut y = normalised(d, rank - axes..rank, eps);
     if let Some(w) = weight {
@@ -140,10 +140,11 @@ pub(super) fn batch_norm(c: &Call<'_>, eps: f64, statistics: BatchStatistics) ->
 pub(super) fn softmax(c: &Call<'_>, axis: usize, log: bool) -> Result<Tensor> {
     let x = c.input(0)?;
     let d = x.as_float()?;
-    if !log && axis + 1 == x.shape().len() {
-        if let Some(values) = host(&d).as_ref().and_then(|f| f.as_slice::<f32>()) {
-            return Tensor::from_f32(fused::softmax_rows(values, x.shape()[axis]), x.shape(), x.device());
-        }
+    if !log
+        && axis + 1 == x.shape().len()
+        && let Some(values) = host(&d).as_ref().and_then(|f| f.as_slice::<f32>())
+    {
+        return Tensor::from_f32(fused::softmax_rows(values, x.shape()[axis]), x.shape(), x.device());
     }
     let y = if log { B::log_softmax(d, axis) } else { B::softmax(d, axis) };
     Ok(Tensor::float(y, x.device()))

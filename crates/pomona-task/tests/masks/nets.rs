@@ -219,8 +219,8 @@ fn attention(b: &mut GraphBuilder, p: &str, x: ValueId, order: ValueId, s: u8) -
     };
     let (mut q, mut k) = (q, k);
     if s % 5 < 2 {
-        let rotary = if s % 5 == 0 { width } else { width / 2 };
-        let pairing = if s % 3 == 0 { RopePairing::Halves } else { RopePairing::Interleaved };
+        let rotary = if s.is_multiple_of(5) { width } else { width / 2 };
+        let pairing = if s.is_multiple_of(3) { RopePairing::Halves } else { RopePairing::Interleaved };
         let rope =
             |heads| Op::Rope(RopeAttrs { heads, rotary, theta: 100.0, pairing, scaling: RopeScaling::None });
         q = b.node(&at("q_rope"), rope(heads), &[q, order], &[]).unwrap();
