@@ -12,6 +12,7 @@ use crate::error::{Result, StoreError, format_error, io_error, tensor_error};
 use crate::gguf::{self, GgufValue};
 use crate::onnx::{self, OnnxModel, OnnxTensor};
 use crate::safetensors;
+use crate::torch::{self, Strided};
 
 /// Where a tensor is and what it looks like.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +56,8 @@ pub enum Format {
     Gguf,
     /// An ONNX file, with the files beside it that hold its external data.
     Onnx,
+    /// One or more PyTorch files (`.pth`, `.pt`, `.bin`), of the zip or the legacy format.
+    Torch,
 }
 
 /// Tensors of one or more files, mapped into memory; data is read when it is used.
@@ -70,17 +73,20 @@ pub struct Checkpoint {
     onnx: Option<Box<OnnxModel>>,
     /// Tensors that no file holds as they are in memory.
     decoded: HashMap<String, Vec<u8>>,
+    /// Tensors that are no contiguous range of their file.
+    strided: HashMap<String, Strided>,
 }
 
 impl Checkpoint {
-    /// Opens a `.safetensors`, `.gguf` or `.onnx` file, a `*.safetensors.index.json`, or a directory that holds one of them.
+    /// Opens a `.safetensors`, `.gguf`, `.onnx` or PyTorch file (`.pth`, `.pt`, `.bin`, `.th`, `.ckpt`), a
+    /// `*.safetensors.index.json` or `*.bin.index.json`, or a directory that holds one of them.
     pub fn open(path: impl AsRef<Path>) -> Result<Checkpoint> {
         let path = path.as_ref();
         if path.is_dir() {
             return Self::open_directory(path);
         }
         let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-        if name.ends_with(".safetensors.index.json") {
+        if name.ends_with(".safetensors.index.json") || name.ends_with(".bin.index.json") {
             return Self::open_shards(path);
         }
         let map = map_file(path)?;
@@ -96,10 +102,16 @@ impl Checkpoint {
         if name.ends_with(".onnx") {
             return Self::open_onnx(path, map);
         }
+        if torch::is_torch(&name, &map) {
+            let (tensors, strided) = separate(torch::read(path, &map)?);
+            let mut out = Self::collect(Format::Torch, path, [(path.to_owned(), map)].into(), tensors)?;
+            out.strided = strided;
+            return Ok(out);
+        }
         Err(StoreError::NotACheckpoint {
             path: path.to_owned(),
             message:
-                "not a checkpoint that is read: give a .safetensors, .gguf or .onnx file, or a directory with one"
+                "not a checkpoint that is read: give a .safetensors, .gguf, .onnx, .pth, .pt or .bin file, or a directory with one"
                     .to_owned(),
         })
     }
@@ -174,9 +186,10 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Whether the tensor's bytes lie in its file at its offset: true for all but some of ONNX's.
+    /// Whether the tensor's bytes lie in its file at its offset: true for all but some of ONNX's and
+    /// PyTorch's.
     pub fn is_mapped(&self, info: &TensorInfo) -> bool {
-        !self.decoded.contains_key(&info.name)
+        !self.decoded.contains_key(&info.name) && !self.strided.contains_key(&info.name)
     }
 
     fn open_directory(dir: &Path) -> Result<Checkpoint> {
@@ -186,7 +199,7 @@ impl Checkpoint {
             names.push(entry.file_name().to_string_lossy().into_owned());
         }
         names.sort();
-        let usual = ["model", "diffusion_pytorch_model"];
+        let usual = ["model", "diffusion_pytorch_model", "pytorch_model"];
         let known = |end: &str| {
             let stem = usual.iter().map(|s| format!("{s}{end}")).find(|n| names.contains(n));
             let mut others = names.iter().filter(|n| n.ends_with(end));
@@ -208,10 +221,25 @@ impl Checkpoint {
         {
             return Self::open(dir.join(file));
         }
+        if let Some(index) = known(".bin.index.json") {
+            return Self::open_shards(&dir.join(index));
+        }
+        // What trainers save beside the weights is no model.
+        let beside = ["training_args.bin", "optimizer.pt", "optimizer.bin", "scheduler.pt", "scheduler.bin"];
+        names.retain(|n| !beside.contains(&n.as_str()) && !n.starts_with("rng_state"));
+        let only = |end: &str| {
+            let stem = usual.iter().map(|s| format!("{s}{end}")).find(|n| names.contains(n));
+            let mut all = names.iter().filter(|n| n.ends_with(end));
+            let first = all.next().cloned();
+            stem.or(if all.next().is_none() { first } else { None })
+        };
+        if let Some(file) = [".bin", ".pth", ".pt", ".th", ".ckpt"].iter().find_map(|end| only(end)) {
+            return Self::open(dir.join(file));
+        }
         Err(StoreError::NotACheckpoint {
             path: dir.to_owned(),
             message: format!(
-                "holds no model.safetensors, shard index, .gguf or .onnx (or several without an index); it has: {}",
+                "holds no model.safetensors, shard index, .gguf, .onnx, .bin or .pth (or several without an index); it has: {}",
                 names.iter().take(12).cloned().collect::<Vec<_>>().join(", ")
             ),
         })
@@ -220,9 +248,18 @@ impl Checkpoint {
     fn open_shards(index: &Path) -> Result<Checkpoint> {
         let mut maps = BTreeMap::new();
         let mut tensors = Vec::new();
+        let mut all_strided = HashMap::new();
+        let mut format = Format::Safetensors;
         for (shard, wanted) in safetensors::read_index(index)? {
             let map = map_file(&shard)?;
-            let (found, _) = safetensors::read::read(&shard, &map)?;
+            let found = if shard.extension().is_some_and(|e| e == "safetensors") {
+                safetensors::read::read(&shard, &map)?.0
+            } else {
+                format = Format::Torch;
+                let (found, strided) = separate(torch::read(&shard, &map)?);
+                all_strided.extend(strided.into_iter().filter(|(name, _)| wanted.contains(name)));
+                found
+            };
             let there: HashSet<&str> = found.iter().map(|t| t.name.as_str()).collect();
             if let Some(name) = wanted.iter().find(|w| !there.contains(w.as_str())) {
                 return Err(tensor_error(&shard, name, "is missing although the index says that it is here"));
@@ -230,7 +267,9 @@ impl Checkpoint {
             tensors.extend(found.into_iter().filter(|t| wanted.contains(&t.name)));
             maps.insert(shard, map);
         }
-        Self::collect(Format::Safetensors, index, maps, tensors)
+        let mut out = Self::collect(format, index, maps, tensors)?;
+        out.strided = all_strided;
+        Ok(out)
     }
 
     fn collect(
@@ -246,8 +285,8 @@ impl Checkpoint {
             }
         }
         let (gguf, metadata) = (Vec::new(), BTreeMap::new());
-        let (path, onnx, decoded) = (path.to_owned(), None, HashMap::new());
-        Ok(Checkpoint { format, path, maps, tensors, by_name, gguf, metadata, onnx, decoded })
+        let (path, onnx, decoded, strided) = (path.to_owned(), None, HashMap::new(), HashMap::new());
+        Ok(Checkpoint { format, path, maps, tensors, by_name, gguf, metadata, onnx, decoded, strided })
     }
 
     /// The format.
@@ -300,7 +339,8 @@ impl Checkpoint {
         })
     }
 
-    /// Bytes of a tensor as they stand in the file.
+    /// Bytes of a tensor as they stand in the file. Those of a strided tensor of PyTorch's are gathered row-major when they
+    /// are first read, and kept.
     pub fn bytes(&self, info: &TensorInfo) -> Result<&[u8]> {
         if let Some(bytes) = self.decoded.get(&info.name) {
             return Ok(bytes);
@@ -309,6 +349,12 @@ impl Checkpoint {
             .maps
             .get(&info.file)
             .ok_or_else(|| tensor_error(&self.path, &info.name, "belongs to another checkpoint"))?;
+        if let Some(strided) = self.strided.get(&info.name) {
+            let from = usize::try_from(info.offset).ok().and_then(|begin| map.get(begin..));
+            return from
+                .map(|from| strided.bytes(from))
+                .ok_or_else(|| tensor_error(&info.file, &info.name, "lies outside its file"));
+        }
         let begin = usize::try_from(info.offset).ok();
         let end = info.offset.checked_add(info.len).and_then(|e| usize::try_from(e).ok());
         let range = begin.zip(end).and_then(|(b, e)| map.get(b..e));
@@ -397,4 +443,17 @@ pub(crate) fn map_file(path: &Path) -> Result<Mmap> {
     // SIGBUS, as in every reader that maps; nothing is written through the map, and outputs replace files by rename.
     let map = unsafe { Mmap::map(&file) };
     map.map_err(io_error(path, "cannot be mapped"))
+}
+
+/// Descriptions, and the layouts of those that are strided, by name.
+fn separate(found: torch::Found) -> (Vec<TensorInfo>, HashMap<String, Strided>) {
+    let mut tensors = Vec::with_capacity(found.len());
+    let mut strided = HashMap::new();
+    for (info, layout) in found {
+        if let Some(layout) = layout {
+            strided.insert(info.name.clone(), layout);
+        }
+        tensors.push(info);
+    }
+    (tensors, strided)
 }

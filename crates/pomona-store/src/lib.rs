@@ -1,4 +1,5 @@
-//! Checkpoint files of neural networks: safetensors (single and sharded), GGUF (single and split) and ONNX.
+//! Checkpoint files of neural networks: safetensors (single and sharded), GGUF (single and
+//! split), ONNX and PyTorch's (`.pth`, `.pt`, `.bin`; zip and legacy).
 //!
 //! **Reading.** [`Checkpoint::open`] maps files into memory read-only and parses headers; data is read when it is used, so
 //! that a checkpoint larger than memory opens at once. [`Checkpoint::bytes`] gives a tensor as it stands in the file,
@@ -46,6 +47,7 @@ pub mod gguf;
 pub mod onnx;
 mod output;
 pub mod safetensors;
+mod torch;
 
 pub use checkpoint::{Checkpoint, Format, TensorInfo};
 pub use decode::{can_decode, decode, encode};
