@@ -179,9 +179,11 @@ fn what_is_no_checkpoint_says_what_it_is() {
     let dir = tempfile::tempdir().unwrap();
     write(&dir.path().join("empty/readme.txt"), "");
     write(&dir.path().join("model.bin"), "PK");
+    write(&dir.path().join("notes.doc"), "PK");
     for (name, part) in [
         ("empty", "it has: readme.txt"),
-        ("model.bin", "give a .safetensors"),
+        ("model.bin", "give a file that torch.save made"),
+        ("notes.doc", "give a .safetensors"),
         ("gone.gguf", "cannot be opened"),
     ] {
         let message = Checkpoint::open(dir.path().join(name)).unwrap_err().to_string();

@@ -66,7 +66,7 @@ impl<'a> Machine<'a, '_> {
                 self.marks.push(self.stack.len());
             }
             b'0' => drop(self.pop()?),
-            b'1' => drop(self.to_mark()?),
+            b'1' => drop(self.pop_to_mark()?),
             b'2' => {
                 let top = self.top()?;
                 self.push(top)?;
@@ -98,19 +98,19 @@ impl<'a> Machine<'a, '_> {
                 self.object(Object::Tuple(items))?;
             }
             b't' => {
-                let items = self.to_mark()?;
+                let items = self.pop_to_mark()?;
                 self.object(Object::Tuple(items))?;
             }
             b'l' => {
-                let items = self.to_mark()?;
+                let items = self.pop_to_mark()?;
                 self.object(Object::List(items))?;
             }
             b'd' => {
-                let entries = pairs(self.to_mark()?)?;
+                let entries = pairs(self.pop_to_mark()?)?;
                 self.object(Object::Dict(entries))?;
             }
             0x91 => {
-                self.to_mark()?; // FROZENSET
+                self.pop_to_mark()?; // FROZENSET
                 self.push(Value::Inert)?;
             }
             b'a' => {
@@ -118,7 +118,7 @@ impl<'a> Machine<'a, '_> {
                 self.extend(vec![item])?;
             }
             b'e' | 0x90 => {
-                let items = self.to_mark()?;
+                let items = self.pop_to_mark()?;
                 self.extend(items)?;
             }
             b's' => {
@@ -126,7 +126,7 @@ impl<'a> Machine<'a, '_> {
                 self.set(entry)?;
             }
             b'u' => {
-                let entries = self.to_mark()?;
+                let entries = self.pop_to_mark()?;
                 self.set(entries)?;
             }
             b'q' | b'r' | 0x94 => self.remember(code)?,
@@ -235,7 +235,7 @@ impl<'a> Machine<'a, '_> {
         Ok(self.stack.split_off(self.stack.len() - n))
     }
 
-    fn to_mark(&mut self) -> Step<Vec<Value<'a>>> {
+    fn pop_to_mark(&mut self) -> Step<Vec<Value<'a>>> {
         let mark = self.marks.pop().ok_or("no mark was set")?;
         Ok(self.stack.split_off(mark.min(self.stack.len())))
     }
