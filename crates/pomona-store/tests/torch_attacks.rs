@@ -154,7 +154,7 @@ fn names_that_could_run_are_refused_in_both_formats() {
         ("object", pickle().op(b"(o.").0, "OBJ at byte 3"),
         ("extension", pickle().op(&[0x82, 1]).end(), "EXT at byte 2"),
         ("text persistent id", pickle().op(b"Pkey\n.").0, "PERSID at byte 2"),
-        ("keyword construction", pickle().op(b")}\x92.").0, "NEWOBJ_EX at byte 2"),
+        ("keyword construction", pickle().op(b")}\x92.").0, "NEWOBJ_EX at byte 4"),
         ("unknown", pickle().op(&[0xfe]).end(), "instruction 0xfe at byte 2"),
         ("call of a tuple", pickle().op(b"))R.").0, "REDUCE at byte 4: a tuple cannot be called"),
         ("call of a type", pickle().global("torch", "FloatStorage").op(b")R.").0, "a type cannot be called"),
