@@ -93,6 +93,18 @@ fn unconditional_unets_and_auto_encoders() {
 #[test]
 fn generators() {
     golden("gan", &["pix2pix", "pix2pix_keras"], count());
+    let names = ["dcgan_generator", "dcgan_generator_64", "dcgan_discriminator", "dcgan_discriminator_64"];
+    golden("gan", &names, count());
+}
+
+#[test]
+fn talking_face_generators() {
+    golden("gan", &["wav2lip", "nota_wav2lip"], count());
+}
+
+#[test]
+fn tiny_auto_encoders() {
+    golden("gan", &["taesd_encoder", "taesd_decoder", "taef2_encoder", "taef2_decoder"], count());
 }
 
 #[test]

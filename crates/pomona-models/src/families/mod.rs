@@ -7,6 +7,7 @@ mod llama;
 mod mistral;
 mod network;
 mod qwen2;
+mod resize;
 mod rope;
 pub(crate) mod vision;
 
@@ -119,6 +120,11 @@ impl Known {
 
 fn networks() -> impl Iterator<Item = &'static Network> {
     [diffusers::NETWORKS, vision::NETWORKS, gan::NETWORKS].into_iter().flatten()
+}
+
+/// State dicts of wrapped models have a prefix.
+pub(crate) fn wrapped(name: &str) -> Vec<String> {
+    vec![format!("module.{name}"), format!("model.{name}")]
 }
 
 /// The family of a `model_type`.

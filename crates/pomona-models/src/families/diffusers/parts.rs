@@ -1,9 +1,10 @@
 //! The parts that diffusers networks are made of, under the module names of their state dicts.
 
 use pomona_graph::{
-    Activation, AttentionAttrs, BinaryFn, ConvAttrs, Dim, GraphBuilder, Op, ResizeCoordinates, ResizeMode,
-    Result, Slot, SplitMap, ValueId,
+    Activation, AttentionAttrs, BinaryFn, ConvAttrs, Dim, GraphBuilder, Op, Result, Slot, SplitMap, ValueId,
 };
+
+pub(super) use crate::families::resize::{nearest, times};
 
 /// Settings that the parts of one network share.
 #[derive(Clone, Debug, PartialEq)]
@@ -152,17 +153,6 @@ pub(super) fn upsampler(b: &mut GraphBuilder, path: &str, x: ValueId, size: Vec<
     let out = channels(b, path, x)?;
     let x = nearest(b, &format!("{path}.resize"), x, size)?;
     conv(b, &format!("{path}.conv"), x, out, 3)
-}
-
-/// Nearest neighbours to `size`.
-pub(super) fn nearest(b: &mut GraphBuilder, path: &str, x: ValueId, size: Vec<Dim>) -> Result<ValueId> {
-    let op = Op::Resize { mode: ResizeMode::Nearest, coordinates: ResizeCoordinates::Asymmetric, size };
-    b.node(path, op, &[x], &[])
-}
-
-/// Sides times a factor.
-pub(super) fn times(b: &GraphBuilder, x: ValueId, factor: usize) -> Vec<Dim> {
-    b.shape(x).iter().skip(2).map(|d| d.clone() * factor).collect()
 }
 
 fn attend(

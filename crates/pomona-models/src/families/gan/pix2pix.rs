@@ -5,11 +5,9 @@
 //! implementation. Norms take the batch's own statistics, as the generator is used. Input `input` `[batch, channels, size, size]`,
 //! output `output`, -1 to 1.
 
-use pomona_graph::{
-    Activation, BatchStatistics, ConvAttrs, Dim, Graph, GraphBuilder, Op, Role, Slot, TensorId, ValueId,
-    ValueType,
-};
+use pomona_graph::{Activation, BatchStatistics, Dim, Graph, GraphBuilder, Op, ValueId, ValueType};
 
+use super::parts::{self, Kernel};
 use crate::config::Fields;
 use crate::error::Result;
 use crate::families::common::dtype;
@@ -27,8 +25,8 @@ struct Settings {
     innermost_norm: bool,
     /// The skip stands before what comes from within.
     skip_first: bool,
-    eps: f64,
-    statistics: BatchStatistics,
+    /// Epsilon and statistics of the norms.
+    norm: (f64, BatchStatistics),
 }
 
 impl Settings {
@@ -55,11 +53,6 @@ pub(super) fn graph(c: &Fields<'_>) -> Result<Graph> {
             format!("is {size}; {levels} halvings need a multiple of {}", 1 << levels),
         ));
     }
-    let statistics = match c.text_or("statistics", "batch")? {
-        "batch" => BatchStatistics::Batch,
-        "running" => BatchStatistics::Running,
-        other => return Err(c.fault("statistics", format!("is \"{other}\"; batch or running was expected"))),
-    };
     let s = Settings {
         levels,
         ngf: c.size_or("ngf", 64)?,
@@ -68,8 +61,7 @@ pub(super) fn graph(c: &Fields<'_>) -> Result<Graph> {
         bias: c.flag_or("bias", false)?,
         innermost_norm: c.flag_or("innermost_norm", false)?,
         skip_first: c.flag_or("skip_first", true)?,
-        eps: c.positive_or("norm_eps", 1e-5)?,
-        statistics,
+        norm: (c.positive_or("norm_eps", 1e-5)?, parts::statistics(c, "batch")?),
     };
     let mut b = GraphBuilder::new("model", dtype(c)?);
     let shape = vec![Dim::symbol("batch"), c.size_or("input_nc", 3)?.into(), size.into(), size.into()];
@@ -91,9 +83,9 @@ fn level(b: &mut GraphBuilder, s: &Settings, number: usize, path: &str, x: Value
     if !outermost {
         h = b.activation(&at(), Activation::LeakyRelu(0.2), h)?;
     }
-    h = conv(b, &at(), h, s.width(number), s.bias)?;
+    h = parts::conv(b, &at(), h, s.width(number), Kernel::square(4, 2, 1, s.bias))?;
     if !outermost && (!innermost || s.innermost_norm) {
-        h = norm(b, s, &at(), h)?;
+        h = parts::norm(b, &at(), h, s.norm)?;
     }
     if !innermost {
         let inner = format!("{}.model", at());
@@ -101,11 +93,11 @@ fn level(b: &mut GraphBuilder, s: &Settings, number: usize, path: &str, x: Value
     }
     h = b.activation(&at(), Activation::Relu, h)?;
     if outermost {
-        h = up(b, &at(), h, s.outputs, true)?;
+        h = parts::up(b, &at(), h, s.outputs, (Kernel::square(4, 2, 1, true), 0))?;
         return Ok(b.activation(&at(), Activation::Tanh, h)?);
     }
-    h = up(b, &at(), h, s.width(number - 1), s.bias)?;
-    h = norm(b, s, &at(), h)?;
+    h = parts::up(b, &at(), h, s.width(number - 1), (Kernel::square(4, 2, 1, s.bias), 0))?;
+    h = parts::norm(b, &at(), h, s.norm)?;
     // The levels between the innermost and the four outermost, which are as wide as each other.
     if s.dropout && number > 4 && !innermost {
         h = b.node(&at(), Op::Dropout { rate: 0.5 }, &[h], &[])?;
@@ -113,46 +105,4 @@ fn level(b: &mut GraphBuilder, s: &Settings, number: usize, path: &str, x: Value
     let operands = if s.skip_first { [x, h] } else { [h, x] };
     let block = path.strip_suffix(".model").unwrap_or(path);
     Ok(b.node(&format!("{block}.cat"), Op::Concat { axis: 1 }, &operands, &[])?)
-}
-
-fn conv(b: &mut GraphBuilder, path: &str, x: ValueId, out: usize, bias: bool) -> Result<ValueId> {
-    let weights = weights(b, path, [out, channels(b, path, x)?, 4, 4], bias.then_some(out))?;
-    Ok(b.node(path, Op::Conv(ConvAttrs::square(2, 1)), &[x], &weights)?)
-}
-
-fn up(b: &mut GraphBuilder, path: &str, x: ValueId, out: usize, bias: bool) -> Result<ValueId> {
-    let weights = weights(b, path, [channels(b, path, x)?, out, 4, 4], bias.then_some(out))?;
-    let op = Op::ConvTranspose { conv: ConvAttrs::square(2, 1), output_padding: vec![0, 0] };
-    Ok(b.node(path, op, &[x], &weights)?)
-}
-
-fn weights(
-    b: &mut GraphBuilder,
-    path: &str,
-    shape: [usize; 4],
-    bias: Option<usize>,
-) -> Result<Vec<(Slot, TensorId)>> {
-    let mut out = vec![(Slot::Weight, b.parameter(&format!("{path}.weight"), &shape)?)];
-    if let Some(n) = bias {
-        out.push((Slot::Bias, b.parameter(&format!("{path}.bias"), &[n])?));
-    }
-    Ok(out)
-}
-
-fn norm(b: &mut GraphBuilder, s: &Settings, path: &str, x: ValueId) -> Result<ValueId> {
-    let n = [channels(b, path, x)?];
-    let mut weights = vec![
-        (Slot::Weight, b.parameter(&format!("{path}.weight"), &n)?),
-        (Slot::Bias, b.parameter(&format!("{path}.bias"), &n)?),
-    ];
-    for (slot, name) in [(Slot::RunningMean, "running_mean"), (Slot::RunningVar, "running_var")] {
-        weights.push((slot, b.tensor(&format!("{path}.{name}"), &n, "f32", Role::Buffer)?));
-    }
-    let op = Op::BatchNorm { eps: s.eps, momentum: 0.1, statistics: s.statistics };
-    Ok(b.node(path, op, &[x], &weights)?)
-}
-
-fn channels(b: &GraphBuilder, path: &str, x: ValueId) -> Result<usize> {
-    let channels = b.shape(x).get(1).cloned().unwrap_or_else(|| Dim::from(0));
-    Ok(channels.size(path)?)
 }

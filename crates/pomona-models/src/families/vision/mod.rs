@@ -10,7 +10,7 @@ mod stock;
 mod timm_vit;
 mod vit;
 
-use super::{Key, Network};
+use super::{Key, Network, wrapped};
 use crate::config::Fields;
 use crate::error::Result;
 
@@ -46,11 +46,6 @@ pub(crate) const NETWORKS: &[Network] = &[
     },
     Network { other_names: wrapped, ..Network::new(Key::Architecture, separable::NAMES, separable::graph) },
 ];
-
-/// State dicts of wrapped models have a prefix.
-fn wrapped(name: &str) -> Vec<String> {
-    vec![format!("module.{name}"), format!("model.{name}")]
-}
 
 /// Labels of a transformers classifier: as many as its table of names has, 2 without one.
 fn labels(c: &Fields<'_>) -> Result<usize> {
