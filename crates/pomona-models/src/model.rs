@@ -236,8 +236,14 @@ impl Model {
 
 /// Whether a tensor of this name is a table that loaders make themselves: rotary frequencies, masks, positions.
 pub(crate) fn is_computed(name: &str) -> bool {
-    const TABLES: [&str; 5] =
-        ["rotary_emb.inv_freq", "rope_freqs.weight", "position_ids", "attn.bias", "attn.masked_bias"];
+    const TABLES: [&str; 6] = [
+        "rotary_emb.inv_freq",
+        "rope_freqs.weight",
+        "position_ids",
+        "attn.bias",
+        "attn.masked_bias",
+        "num_batches_tracked",
+    ];
     TABLES.iter().any(|t| name.strip_suffix(t).is_some_and(|head| head.is_empty() || head.ends_with('.')))
 }
 
