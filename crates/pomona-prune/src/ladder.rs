@@ -86,16 +86,23 @@ impl Ladder {
             }
             hit.into_iter().for_each(|g| protected[g] = true);
         }
-        let mut clusters: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        let mut clusters: BTreeMap<(usize, bool), Vec<usize>> = BTreeMap::new();
         for (i, g) in groups.iter().enumerate() {
-            clusters.entry(g.cluster).or_default().push(i);
+            // Whole norm groups go whatever other groups lose.
+            let cluster = if g.bundles.is_some() { (i, true) } else { (g.cluster, false) };
+            clusters.entry(cluster).or_default().push(i);
         }
         let mut out = Vec::new();
         for members in clusters.into_values() {
             let scored: Option<Vec<&[f64]>> =
                 members.iter().map(|g| scores.of(&groups[*g].name, groups[*g].len)).collect();
             if let Some(scored) = scored.filter(|_| members.iter().all(|g| !protected[*g])) {
-                let rungs = rungs(&groups, &members, &scored, options);
+                let rungs = match (members.as_slice(), scored.as_slice()) {
+                    (&[g], &[scores]) if groups[g].bundles.is_some() => {
+                        bundle_rungs(&groups[g], g, scores, options)
+                    }
+                    _ => rungs(&groups, &members, &scored, options),
+                };
                 if !rungs.is_empty() {
                     out.push(Cluster { groups: members, rungs });
                 }
@@ -237,6 +244,41 @@ fn rungs(
     out
 }
 
+/// The rungs of a group whose norm groups go whole: one more of them each, where the channels left round as asked.
+fn bundle_rungs(group: &ChannelGroup, number: usize, scores: &[f64], options: &LadderOptions) -> Vec<Rung> {
+    let mean = scores.iter().sum::<f64>() / scores.len().max(1) as f64;
+    let scale = if mean.abs() > 0.0 { 1.0 / mean.abs() } else { 1.0 };
+    let mut of: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    for (c, bundle) in (0_u32..).zip(group.bundles.iter().flatten()) {
+        if let Some(b) = bundle {
+            of.entry(*b).or_default().push(c);
+        }
+    }
+    let score = |channels: &[u32]| {
+        channels.iter().map(|c| scores[*c as usize] * scale).sum::<f64>() / channels.len().max(1) as f64
+    };
+    let mut ranked: Vec<(f64, Vec<u32>)> = of.into_values().map(|c| (score(&c), c)).collect();
+    ranked.sort_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1)));
+    let (mut out, mut gone, mut waiting): (Vec<Rung>, usize, Vec<(usize, u32)>) = (Vec::new(), 0, Vec::new());
+    let mut sum = 0.0;
+    for (score, channels) in ranked {
+        gone += channels.len();
+        sum += score * channels.len() as f64;
+        waiting.extend(channels.into_iter().map(|c| (number, c)));
+        let fraction = gone as f64 / group.len as f64;
+        if gone == group.len || fraction > options.max_ratio + 1e-9 {
+            break;
+        }
+        if (group.len - gone).is_multiple_of(options.round.max(1)) {
+            let floor = out.last().map_or(f64::NEG_INFINITY, |r| r.score);
+            let score = (sum / waiting.len().max(1) as f64).max(floor);
+            out.push(Rung { fraction, score, channels: std::mem::take(&mut waiting) });
+            sum = 0.0;
+        }
+    }
+    out
+}
+
 fn gcd(a: usize, b: usize) -> usize {
     if b == 0 { a } else { gcd(b, a % b) }
 }
@@ -302,8 +344,23 @@ mod tests {
             len: cells.len(),
             members: vec![],
             cells: cells.to_vec(),
+            bundles: None,
             cluster,
         }
+    }
+
+    #[test]
+    fn whole_norm_groups_go_one_by_one_and_counts_round() {
+        let bundles = Some(vec![Some(0), Some(0), Some(1), Some(1), Some(2), Some(2), None, None]);
+        let g = ChannelGroup { bundles, ..group(3, &[0; 8]) };
+        let scores = [9.0, 1.0, 2.0, 2.0, 3.0, 3.0, 0.0, 0.0];
+        let gone = |options: &LadderOptions| -> Vec<Vec<u32>> {
+            let rungs = bundle_rungs(&g, 3, &scores, options);
+            rungs.iter().map(|r| r.channels.iter().map(|c| c.1).collect()).collect()
+        };
+        assert_eq!(gone(&LadderOptions::default()), [vec![2, 3], vec![4, 5], vec![0, 1]]);
+        assert_eq!(gone(&LadderOptions { round: 4, ..Default::default() }), [vec![2, 3, 4, 5]]);
+        assert_eq!(gone(&LadderOptions { max_ratio: 0.3, ..Default::default() }), [vec![2, 3]]);
     }
 
     #[test]

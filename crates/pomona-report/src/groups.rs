@@ -85,6 +85,7 @@ pub fn group_text(group: &CoupledGroup) -> String {
         let takes = match group.granularity {
             Granularity::Channel => "a channel takes".to_owned(),
             Granularity::GroupOfChannels { parts } => format!("a channel of each of the {parts} parts takes"),
+            Granularity::NormGroup { .. } => "a norm group takes".to_owned(),
             Granularity::Head { .. } => "a head takes".to_owned(),
         };
         out += &format!("  {takes} {} parameters along\n", exact(group.parameters));
@@ -96,6 +97,12 @@ fn goes_by(group: &CoupledGroup) -> String {
     match group.granularity {
         Granularity::Channel => "channel".to_owned(),
         Granularity::GroupOfChannels { parts } => format!("channel, as many in each of {parts} parts"),
+        Granularity::NormGroup { bundles, stay } => {
+            let width = (group.len - stay) / bundles.max(1);
+            let of = if width == 1 { String::new() } else { format!(" of {width}") };
+            let rest = if stay > 0 { format!(", {stay} stay") } else { String::new() };
+            format!("norm group, {bundles}{of}{rest}")
+        }
         Granularity::Head { heads } => format!("head, {heads} of {}", group.len / heads.max(1)),
     }
 }

@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::Serialize;
 
+use super::bundles::bundles;
 use super::links::{Axis, AxisMap};
-use super::runs::{Run, runs_of};
+use super::runs::{Equal, runs_of};
 use crate::edit::Edit;
 use crate::error::Result;
 use crate::graph::{Graph, NodeId};
@@ -27,6 +28,9 @@ pub struct ChannelGroup {
     /// The cell of each channel: all cells of one cluster keep the same share, or an operator's heads or groups would
     /// become unequal.
     pub cells: Vec<u32>,
+    /// Where whole norm groups leave more widths than equal shares: the bundle of each channel, which goes whole and whatever
+    /// the other groups lose; none for a channel that stays.
+    pub bundles: Option<Vec<Option<u32>>>,
     /// Groups with one number are tied by such an operator and keep the same share.
     pub cluster: usize,
 }
@@ -111,11 +115,21 @@ pub fn channel_groups(graph: &Graph) -> Result<Vec<ChannelGroup>> {
             len: classes.len(),
             members: list.iter().map(|a| member(*a)).collect(),
             cells: vec![0; classes.len()],
+            bundles: None,
             cluster: groups.len(),
         };
         groups.push(group);
     }
     tie(&mut groups, &place, &constraints.equal);
+    let group_of = |class: u32| place[class as usize].map(|(g, _)| g as usize);
+    let found = bundles(&constraints, groups.len(), group_of);
+    for (class, bundle) in found {
+        if let Some((g, channel)) = place[class as usize] {
+            let group = &mut groups[g as usize];
+            let len = group.len;
+            group.bundles.get_or_insert_with(|| vec![None; len])[channel as usize] = bundle;
+        }
+    }
     Ok(groups)
 }
 
@@ -184,7 +198,7 @@ pub(super) fn unique_name(
 }
 
 /// Splits channels into cells at the ends of runs, and ties groups that share an operator with runs.
-fn tie(groups: &mut [ChannelGroup], place: &[Place], constraints: &[Vec<Run>]) {
+fn tie(groups: &mut [ChannelGroup], place: &[Place], constraints: &[Equal]) {
     // A cell is all channels of a group with the same runs.
     let mut signature: Vec<Vec<Vec<(usize, usize)>>> =
         groups.iter().map(|g| vec![Vec::new(); g.len]).collect();
@@ -194,7 +208,7 @@ fn tie(groups: &mut [ChannelGroup], place: &[Place], constraints: &[Vec<Run>]) {
         }
         g
     }
-    for (number, runs) in constraints.iter().enumerate() {
+    for (number, Equal { runs, .. }) in constraints.iter().enumerate() {
         let mut first = None;
         for (r, run) in runs.iter().enumerate() {
             for (g, channel) in run.iter().filter_map(|class| place[*class as usize]) {

@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use super::channels::{Side, sides, unique_name};
 use super::links::{Axis, AxisMap};
-use super::runs::{Constraints, runs_of};
+use super::bundles::bundles;
+use super::runs::{Constraints, Equal, parts_of, runs_of};
 use crate::error::Result;
 use crate::graph::{Graph, NodeId, ValueId};
 use crate::op::Op;
@@ -22,6 +23,13 @@ pub enum Granularity {
     GroupOfChannels {
         /// How many parts hold equal numbers.
         parts: usize,
+    },
+    /// A whole group of a GroupNorm; the statistics of the others stay what they were.
+    NormGroup {
+        /// How many can go.
+        bundles: usize,
+        /// Channels that stay, because their norm group holds channels of other groups too.
+        stay: usize,
     },
     /// A whole head: its channels turn at frequencies of their own.
     Head {
@@ -106,6 +114,7 @@ pub fn coupled_groups(graph: &Graph) -> Result<Vec<CoupledGroup>> {
         found.entry((list, lock, rotary)).or_default().push(class);
     }
     let parts = parts_of(&constraints);
+    let whole = whole_norm_groups(&constraints, &found);
     let mut group_of: HashMap<u32, usize> = HashMap::new();
     let mut groups = Vec::with_capacity(found.len());
     let mut named = HashSet::new();
@@ -120,6 +129,12 @@ pub fn coupled_groups(graph: &Graph) -> Result<Vec<CoupledGroup>> {
             classes.iter().map(|c| parts.get(c).map_or(&[][..], Vec::as_slice)).collect();
         let granularity = match (rotary, cells.len()) {
             (true, heads) => Granularity::Head { heads },
+            _ if classes.iter().any(|c| whole.contains_key(c)) => {
+                let of = |c: &u32| whole.get(c).copied().flatten();
+                let bundles: HashSet<u32> = classes.iter().filter_map(of).collect();
+                let stay = classes.iter().filter(|c| of(c).is_none()).count();
+                Granularity::NormGroup { bundles: bundles.len(), stay }
+            }
             (false, parts) if parts > 1 => Granularity::GroupOfChannels { parts },
             _ => Granularity::Channel,
         };
@@ -129,6 +144,10 @@ pub fn coupled_groups(graph: &Graph) -> Result<Vec<CoupledGroup>> {
         let taken: HashSet<u32> = match (granularity, classes.first()) {
             (Granularity::Head { .. }, Some(one)) => {
                 classes.iter().filter(|c| cell(c) == cell(one)).copied().collect()
+            }
+            (Granularity::NormGroup { .. }, _) => {
+                let one = classes.iter().find_map(|c| whole.get(c).copied().flatten());
+                classes.iter().filter(|c| one.is_some() && whole.get(c) == Some(&one)).copied().collect()
             }
             (Granularity::GroupOfChannels { .. }, _) => {
                 classes.iter().filter(|c| seen.insert(cell(c))).copied().collect()
@@ -164,20 +183,14 @@ pub fn coupled_groups(graph: &Graph) -> Result<Vec<CoupledGroup>> {
     Ok(groups)
 }
 
-/// The runs that each class is in: operator and run.
-fn parts_of(constraints: &Constraints) -> HashMap<u32, Vec<(usize, usize)>> {
-    let mut parts: HashMap<u32, Vec<(usize, usize)>> = HashMap::new();
-    for (number, runs) in constraints.equal.iter().enumerate() {
-        for (r, run) in runs.iter().enumerate() {
-            for class in run {
-                let marks = parts.entry(*class).or_default();
-                if marks.last() != Some(&(number, r)) {
-                    marks.push((number, r));
-                }
-            }
-        }
+/// The bundle of each class of the groups that go by whole norm groups.
+fn whole_norm_groups(constraints: &Constraints, found: &BTreeMap<Key, Vec<u32>>) -> HashMap<u32, Option<u32>> {
+    let mut group_of: HashMap<u32, usize> = HashMap::new();
+    let open = found.iter().filter(|((_, locked, rotary), of)| locked.is_none() && !rotary && of.len() > 1);
+    for (g, (_, classes)) in open.enumerate() {
+        group_of.extend(classes.iter().map(|c| (*c, g)));
     }
-    parts
+    bundles(constraints, found.len(), |class| group_of.get(&class).copied())
 }
 
 /// Parameters of the tensors that lose these classes, less those that stay.
@@ -229,12 +242,13 @@ fn through(graph: &Graph, map: &AxisMap, group_of: &HashMap<u32, usize>) -> Vec<
 
 /// Groups that can be cut and share an operator with equal parts.
 fn tie(groups: &mut [CoupledGroup], constraints: &Constraints, group_of: &HashMap<u32, usize>) {
-    for runs in &constraints.equal {
+    for Equal { runs, .. } in &constraints.equal {
         let mut together: Vec<usize> =
             runs.iter().flatten().filter_map(|c| group_of.get(c).copied()).collect();
         together.sort_unstable();
         together.dedup();
-        together.retain(|g| groups[*g].locked.is_none());
+        let apart = |g: usize| matches!(groups[g].granularity, Granularity::NormGroup { .. });
+        together.retain(|g| groups[*g].locked.is_none() && !apart(*g));
         let names: Vec<String> = together.iter().map(|g| groups[*g].name.clone()).collect();
         for (i, g) in together.iter().enumerate() {
             for (k, name) in names.iter().enumerate() {

@@ -4,6 +4,7 @@
 //! fall together; what they cannot lose is locked with a reason. A class of linked elements is the smallest thing that can
 //! be cut; an axis group is all tensor axes that share classes.
 
+mod bundles;
 mod channels;
 mod cut;
 mod layout;

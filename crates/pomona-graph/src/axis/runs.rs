@@ -1,6 +1,6 @@
 //! Runs: operators that hold equal heads or groups need the same number of channels in each.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::links::{Axis, AxisMap};
 use crate::graph::{Graph, ValueId};
@@ -9,11 +9,19 @@ use crate::op::{Direction, Op, SplitMap};
 /// Classes of one head or group, in order.
 pub(super) type Run = Vec<u32>;
 
+/// Runs of one operator that must keep the same number of channels.
+pub(super) struct Equal {
+    /// The runs.
+    pub runs: Vec<Run>,
+    /// Whether the operator is a GroupNorm: a run of its own can go whole, and the others stay what they were.
+    pub norm: bool,
+}
+
 /// What operators ask of the channels that they read or make.
 #[derive(Default)]
 pub(super) struct Constraints {
-    /// Runs that must keep the same number of channels, a list an operator.
-    pub equal: Vec<Vec<Run>>,
+    /// Runs that must keep the same number of channels.
+    pub equal: Vec<Equal>,
     /// Classes that cannot go one by one.
     pub fixed: HashSet<u32>,
     /// Those of them that can go with their whole head.
@@ -26,7 +34,7 @@ impl Constraints {
     pub fn settle(&mut self, map: &AxisMap) {
         loop {
             let before = self.fixed.len();
-            for runs in &self.equal {
+            for Equal { runs, .. } in &self.equal {
                 let fixed = |c: &&u32| map.lock_of(**c).is_some() || self.fixed.contains(*c);
                 let mut counts = runs.iter().map(|run| run.iter().filter(fixed).count());
                 let first = counts.next();
@@ -51,7 +59,8 @@ pub(super) fn runs_of(graph: &Graph, map: &AxisMap) -> Constraints {
             let Some(v) = value else { return };
             let classes: Vec<u32> = map.classes(Axis::Value(*v, axis)).collect();
             if runs > 1 && !classes.is_empty() && classes.len().is_multiple_of(runs) {
-                out.equal.push(classes.chunks(classes.len() / runs).map(<[u32]>::to_vec).collect());
+                let runs = classes.chunks(classes.len() / runs).map(<[u32]>::to_vec).collect();
+                out.equal.push(Equal { runs, norm: matches!(node.op, Op::GroupNorm { .. }) });
             }
         };
         match &node.op {
@@ -85,4 +94,20 @@ pub(super) fn runs_of(graph: &Graph, map: &AxisMap) -> Constraints {
     }
     out.fixed.extend(&out.rotary);
     out
+}
+
+/// The runs that each class is in: operator and run.
+pub(super) fn parts_of(constraints: &Constraints) -> HashMap<u32, Vec<(usize, usize)>> {
+    let mut parts: HashMap<u32, Vec<(usize, usize)>> = HashMap::new();
+    for (number, Equal { runs, .. }) in constraints.equal.iter().enumerate() {
+        for (r, run) in runs.iter().enumerate() {
+            for class in run {
+                let marks = parts.entry(*class).or_default();
+                if marks.last() != Some(&(number, r)) {
+                    marks.push((number, r));
+                }
+            }
+        }
+    }
+    parts
 }

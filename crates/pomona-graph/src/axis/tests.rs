@@ -191,3 +191,38 @@ fn zeros_beside_channels_go_with_what_is_added_to_them() {
     let made = &recipe.output("c.weight").unwrap().expr;
     assert_eq!(*made, Expr::Split { axis: 1, start: 1, len: 1, of: Box::new(rows) });
 }
+
+#[test]
+fn norm_groups_of_few_channels_go_whole_and_straddling_ones_stay() {
+    let mut b = GraphBuilder::new("net", "f32");
+    let x = image(&mut b);
+    let a = conv(&mut b, "a", x, 16, 1);
+    let an = b.group_norm("an", a, 8, 1e-5).unwrap();
+    let c = conv(&mut b, "c", an, 8, 1);
+    let cn = b.group_norm("cn", c, 8, 1e-5).unwrap();
+    let cat = b.node("cat", Op::Concat { axis: 1 }, &[a, cn], &[]).unwrap();
+    // Groups of 3, beside pairs of `a`: channels of `a` go by six; 12 to 15 are joined with 0 and 1 of `c`.
+    let n = b.group_norm("norm", cat, 8, 1e-5).unwrap();
+    let y = conv(&mut b, "head", n, 2, 1);
+    b.output("y", y);
+    let graph = b.finish().unwrap();
+    let groups = channel_groups(&graph).unwrap();
+    let [a, c] = groups.as_slice() else { panic!("{groups:?}") };
+    let runs = |g: &ChannelGroup| {
+        let bundles = g.bundles.as_ref().unwrap();
+        bundles.chunk_by(|x, y| x == y).map(|r| (r.len(), r[0].is_some())).collect::<Vec<_>>()
+    };
+    assert_eq!(runs(a), [(6, true), (6, true), (4, false)]);
+    assert_eq!(runs(c), [(2, false), (3, true), (3, true)]);
+    let listed = coupled_groups(&graph).unwrap();
+    let ways: Vec<Granularity> = listed.iter().filter(|g| g.locked.is_none()).map(|g| g.granularity).collect();
+    assert_eq!(ways, [Granularity::NormGroup { bundles: 2, stay: 4 }, Granularity::NormGroup { bundles: 2, stay: 2 }]);
+    assert!(listed.iter().all(|g| g.tied.is_empty()));
+    let kept = BTreeMap::from([(0, (6..16).collect()), (1, vec![0, 1, 5, 6, 7])]);
+    let (edited, _) = apply(&graph, &keep_edits(&graph, &groups, &kept)).unwrap();
+    let norm = |n: &str| match edited.node(edited.find_node(n).unwrap()).op {
+        Op::GroupNorm { groups, .. } => groups,
+        _ => 0,
+    };
+    assert_eq!((norm("an"), norm("cn"), norm("norm")), (5, 5, 5));
+}

@@ -34,15 +34,29 @@ pub fn held(graph: &Graph, values: impl Fn(&str, &[usize]) -> Vec<f32>) -> Held 
     Held(Loaded(graph.iter_tensors().map(|(id, t)| (id, tensor(t).unwrap())).collect()))
 }
 
-/// A cut of some of the groups: equal shares of all cells of a cluster; now and then a cell (a head, a norm's group) of one
+/// A cut of some of the groups: whole norm groups where they go one by one, every other time; else equal shares of all cells of a cluster; now and then a cell (a head, a norm's group) of one
 /// cluster goes whole, which not every operator allows.
 pub fn random_cut(graph: &Graph, groups: &[ChannelGroup], rng: &mut impl Rng) -> Vec<Edit> {
     let mut clusters: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    // A group that is cut by whole norm groups leaves those that are tied to it in equal shares alone.
+    let bundled = rng.random_bool(0.5) && groups.iter().any(|g| g.bundles.is_some());
+    let mut kept: BTreeMap<usize, Vec<u32>> = BTreeMap::new();
     for (i, g) in groups.iter().enumerate() {
+        if let (true, Some(bundles)) = (bundled, &g.bundles) {
+            let mut all: Vec<u32> = bundles.iter().flatten().copied().collect();
+            all.dedup();
+            all.sort_unstable();
+            all.dedup();
+            all.shuffle(rng);
+            let stay = if bundles.contains(&None) { 0 } else { 1 };
+            let gone = &all[..rng.random_range(0..=all.len().saturating_sub(stay))];
+            let stays = |b: &Option<u32>| b.is_none_or(|b| !gone.contains(&b));
+            kept.insert(i, (0_u32..).zip(bundles).filter(|(_, b)| stays(b)).map(|(c, _)| c).collect());
+            continue;
+        }
         clusters.entry(g.cluster).or_default().push(i);
     }
-    let mut kept: BTreeMap<usize, Vec<u32>> = BTreeMap::new();
-    let special = rng.random_range(0..2 * clusters.len());
+    let special = rng.random_range(0..(2 * clusters.len()).max(1));
     for (number, members) in clusters.into_values().enumerate() {
         if number != special && rng.random_range(0..3) == 0 {
             continue;
