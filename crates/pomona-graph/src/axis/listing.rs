@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde::Serialize;
 
+use super::bundles::bundles;
 use super::channels::{Side, sides, unique_name};
 use super::links::{Axis, AxisMap};
-use super::bundles::bundles;
 use super::runs::{Constraints, Equal, parts_of, runs_of};
 use crate::error::Result;
 use crate::graph::{Graph, NodeId, ValueId};
@@ -184,7 +184,10 @@ pub fn coupled_groups(graph: &Graph) -> Result<Vec<CoupledGroup>> {
 }
 
 /// The bundle of each class of the groups that go by whole norm groups.
-fn whole_norm_groups(constraints: &Constraints, found: &BTreeMap<Key, Vec<u32>>) -> HashMap<u32, Option<u32>> {
+fn whole_norm_groups(
+    constraints: &Constraints,
+    found: &BTreeMap<Key, Vec<u32>>,
+) -> HashMap<u32, Option<u32>> {
     let mut group_of: HashMap<u32, usize> = HashMap::new();
     let open = found.iter().filter(|((_, locked, rotary), of)| locked.is_none() && !rotary && of.len() > 1);
     for (g, (_, classes)) in open.enumerate() {

@@ -215,8 +215,12 @@ fn norm_groups_of_few_channels_go_whole_and_straddling_ones_stay() {
     assert_eq!(runs(a), [(6, true), (6, true), (4, false)]);
     assert_eq!(runs(c), [(2, false), (3, true), (3, true)]);
     let listed = coupled_groups(&graph).unwrap();
-    let ways: Vec<Granularity> = listed.iter().filter(|g| g.locked.is_none()).map(|g| g.granularity).collect();
-    assert_eq!(ways, [Granularity::NormGroup { bundles: 2, stay: 4 }, Granularity::NormGroup { bundles: 2, stay: 2 }]);
+    let ways: Vec<Granularity> =
+        listed.iter().filter(|g| g.locked.is_none()).map(|g| g.granularity).collect();
+    assert_eq!(
+        ways,
+        [Granularity::NormGroup { bundles: 2, stay: 4 }, Granularity::NormGroup { bundles: 2, stay: 2 }]
+    );
     assert!(listed.iter().all(|g| g.tied.is_empty()));
     let kept = BTreeMap::from([(0, (6..16).collect()), (1, vec![0, 1, 5, 6, 7])]);
     let (edited, _) = apply(&graph, &keep_edits(&graph, &groups, &kept)).unwrap();

@@ -10,6 +10,7 @@ mod context;
 pub(crate) mod export;
 mod fold;
 mod fuse;
+mod homes;
 mod host;
 mod inline;
 mod names;
@@ -92,7 +93,8 @@ pub(crate) fn import(file: &mut Checkpoint) -> Result<Imported> {
     for tensor in &computed {
         file.insert(tensor)?;
     }
-    let draft = fuse::fuse(clean::clean(draft)?)?;
+    let mut draft = fuse::fuse(clean::clean(draft)?)?;
+    homes::settle(&mut draft);
     let outputs = draft.graph.tensors.iter().map(|t| {
         let expr = draft.exprs.get(&t.name).cloned();
         let expr = expr.ok_or_else(|| file_error(&path, format!("tensor `{}` is not made", t.name)))?;

@@ -39,7 +39,7 @@ pub fn held(graph: &Graph, values: impl Fn(&str, &[usize]) -> Vec<f32>) -> Held 
 pub fn random_cut(graph: &Graph, groups: &[ChannelGroup], rng: &mut impl Rng) -> Vec<Edit> {
     let mut clusters: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     // A group that is cut by whole norm groups leaves those that are tied to it in equal shares alone.
-    let bundled = rng.random_bool(0.5) && groups.iter().any(|g| g.bundles.is_some());
+    let bundled = groups.iter().any(|g| g.bundles.is_some()) && rng.random_bool(0.5);
     let mut kept: BTreeMap<usize, Vec<u32>> = BTreeMap::new();
     for (i, g) in groups.iter().enumerate() {
         if let (true, Some(bundles)) = (bundled, &g.bundles) {
@@ -48,8 +48,8 @@ pub fn random_cut(graph: &Graph, groups: &[ChannelGroup], rng: &mut impl Rng) ->
             all.sort_unstable();
             all.dedup();
             all.shuffle(rng);
-            let stay = if bundles.contains(&None) { 0 } else { 1 };
-            let gone = &all[..rng.random_range(0..=all.len().saturating_sub(stay))];
+            let most = all.len() - usize::from(!bundles.contains(&None) && !all.is_empty());
+            let gone = &all[..rng.random_range(most.min(1)..=most)];
             let stays = |b: &Option<u32>| b.is_none_or(|b| !gone.contains(&b));
             kept.insert(i, (0_u32..).zip(bundles).filter(|(_, b)| stays(b)).map(|(c, _)| c).collect());
             continue;

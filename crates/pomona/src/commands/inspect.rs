@@ -105,8 +105,16 @@ fn one(component: &Component, a: &Inspect, given: &Bindings, ui: &Ui) -> Result<
     if a.groups {
         text += &format!("\n{}\n", group_table(&groups, ui.style()));
     }
-    for r in &parts {
+    // Activations and the like can go too; whoever looks for weight to lose does not want to read them all.
+    let (heavy, light): (Vec<_>, Vec<_>) = parts.iter().partition(|r| r.parameters > 0);
+    if !parts.is_empty() {
+        text += "parts that can be taken out, from what flows in to what flows out\n";
+    }
+    for r in heavy {
         text += &format!("{}  {} -> {}  ({} parameters)\n", r.path, r.from.0, r.to.0, r.parameters);
+    }
+    if !light.is_empty() {
+        text += &format!("and {} without parameters (all in --json)\n", light.len());
     }
     // Sizes that an importer could not keep open.
     let bound = component.config.get("onnx").and_then(|o| o.get("bound")).and_then(|b| b.as_object());

@@ -19,6 +19,7 @@ use pomona_graph::{
 
 use super::Draft;
 use super::clean::clean;
+use super::homes::is_generated;
 use crate::error::Result;
 
 /// A draft with what is known of its edges.
@@ -145,9 +146,14 @@ impl Work {
     /// The module of a generated name (`layer.0.norm1.Add_1`), where no other node has it.
     fn module_path(&mut self, at: usize) -> String {
         let path = self.node(at).path.clone();
-        let Some((module, last)) = path.rsplit_once('.') else { return path };
-        let generated = last.starts_with("node_") || last.starts_with(|c: char| c.is_ascii_uppercase());
-        if !generated || !self.paths.insert(module.to_owned()) {
+        let Some((mut module, mut last)) = path.rsplit_once('.') else { return path };
+        // A part that the importer made of one node (`node_einsum_1.product`) stands for that node.
+        if let Some((outer, node)) =
+            module.rsplit_once('.').filter(|(_, n)| !is_generated(last) && is_generated(n))
+        {
+            (module, last) = (outer, node);
+        }
+        if !is_generated(last) || !self.paths.insert(module.to_owned()) {
             return path;
         }
         module.to_owned()
