@@ -84,10 +84,11 @@ fn equal_shares(
     group_of: impl Fn(u32) -> Option<usize>,
 ) -> HashMap<usize, usize> {
     let parts = parts_of(constraints);
-    let mut cells: HashMap<(usize, &[(usize, usize)]), usize> = HashMap::new();
-    for (class, marks) in &parts {
-        if let Some(g) = group_of(*class) {
-            *cells.entry((g, marks.as_slice())).or_default() += 1;
+    // A cell is all channels of a group with the same runs.
+    let mut cells: HashMap<(usize, Vec<(usize, usize)>), usize> = HashMap::new();
+    for (class, marks) in parts {
+        if let Some(g) = group_of(class) {
+            *cells.entry((g, marks)).or_default() += 1;
         }
     }
     let mut widths: HashMap<usize, usize> = HashMap::new();
