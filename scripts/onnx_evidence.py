@@ -219,7 +219,7 @@ def cut(net, name, criterion, order, flags, data, dense):
         onnx.checker.check_model(str(file), full_check=True)
         got = outputs(file, data)
         rows.append({"seed": seed, **apart(dense, got), "parameters": plan["after"]["parameters"],
-                     "macs": plan["after"]["macs"]["full"], "bytes": file.stat().st_size,
+                     "macs": plan["after"]["macs"], "bytes": file.stat().st_size,
                      "own_executor_share_of_tolerance": round(share(got[:2], ours(out, data, name)), 4)})
     if max(r["own_executor_share_of_tolerance"] for r in rows) > 1:
         sys.exit(f"{name}: ONNX Runtime and the executor differ: {rows}")
@@ -228,7 +228,7 @@ def cut(net, name, criterion, order, flags, data, dense):
     method = "snp" if criterion == "snp" else "filters"
     write(name, {"what": f"{net}.onnx, 30 % fewer MACs, no retraining", "criterion": criterion, "order": order,
                  "round": 8 if "8" in flags else 1, "parameters": round(mean["parameters"]), "macs": round(mean["macs"]),
-                 "parameters_dense": before["parameters"], "macs_dense": before["macs"]["full"],
+                 "parameters_dense": before["parameters"], "macs_dense": before["macs"],
                  "relative_l2": round(mean["relative_l2"], 4), "max_distance": round(mean["max_distance"], 4),
                  "file_bytes": round(mean["bytes"]), "samples": len(dense), "runs": rows},
           f"pomona plan {net}.onnx --method {method} --scores scores.json --target macs=70% {' '.join(flags)} -o plan.json && "
