@@ -8,34 +8,58 @@ use pomona_graph::{ChannelGroup, Edit, Graph, NodeId, Op, ValueId, apply};
 
 use crate::error::{PruneError, Result};
 
-/// Number of positions of each value, for values that have positions; at the default sizes.
+/// Number of positions of each value, for values that have positions; at the default sizes. Behind a linear layer the
+/// channels stand last, elsewhere second.
 fn volumes(graph: &Graph) -> Result<Vec<Option<u64>>> {
     let bound = graph.bind(&default_bindings(graph))?;
+    let producers = bound.producers();
+    let linear = |v: usize| producers[v].is_some_and(|(n, _)| matches!(bound.node(n).op, Op::Linear {}));
     let size = |d: &pomona_graph::Dim| d.as_int().and_then(|n| u64::try_from(n).ok());
-    let volume = |v: &pomona_graph::Value| {
-        let positions = v.shape.get(2..).filter(|p| !p.is_empty())?;
+    let volume = |(i, v): (usize, &pomona_graph::Value)| {
+        let positions = if linear(i) { v.shape.get(1..v.shape.len().max(1) - 1) } else { v.shape.get(2..) };
+        let positions = positions.filter(|p| !p.is_empty())?;
         positions.iter().try_fold(1_u64, |n, d| n.checked_mul(size(d)?))
     };
-    Ok(bound.values.iter().map(volume).collect())
+    Ok(bound.values.iter().enumerate().map(volume).collect())
 }
 
-/// The level of each group: that of what its channels are made at; none for channels without positions.
+/// The resolutions of the network, finest first: those at which convolutions work on what comes from the input with most
+/// positions. Another input's branch (speech beside a picture) has resolutions of its own, which are no levels.
+fn resolutions(graph: &Graph, volumes: &[Option<u64>]) -> Vec<u64> {
+    let volume = |v: ValueId| volumes[v.0 as usize];
+    // Of equals the first.
+    let main = graph.inputs.iter().rev().max_by_key(|p| volume(p.value)).map(|p| p.value);
+    let mut from_main = vec![false; graph.values.len()];
+    let mut distinct: BTreeSet<u64> = main.and_then(volume).into_iter().collect();
+    main.iter().for_each(|v| from_main[v.0 as usize] = true);
+    for node in &graph.nodes {
+        if node.inputs.iter().any(|v| from_main[v.0 as usize]) {
+            node.outputs.iter().for_each(|v| from_main[v.0 as usize] = true);
+            if matches!(node.op, Op::Conv(_) | Op::ConvTranspose { .. }) {
+                distinct.extend(node.outputs.iter().filter_map(|v| volume(*v)));
+            }
+        }
+    }
+    distinct.into_iter().rev().collect()
+}
+
+/// The level of each group: how many resolutions are finer than that of what its channels are made at; none for channels
+/// without positions.
 ///
 /// # Errors
 /// [`PruneError::Unfit`] where the network has one resolution only.
 pub fn group_levels(graph: &Graph, groups: &[ChannelGroup]) -> Result<Vec<Option<usize>>> {
     let volumes = volumes(graph)?;
-    let distinct: BTreeSet<u64> = volumes.iter().flatten().copied().collect();
-    if distinct.len() < 2 {
+    let finest_first = resolutions(graph, &volumes);
+    if finest_first.len() < 2 {
         return Err(PruneError::Unfit(format!(
             "`{}` works at one resolution: it has no inner levels; use --method filters",
             graph.name
         )));
     }
-    let coarser: Vec<u64> = distinct.into_iter().rev().collect();
     let level = |v: ValueId| {
         let volume = volumes[v.0 as usize]?;
-        coarser.iter().position(|d| *d == volume)
+        Some(finest_first.iter().filter(|finer| **finer > volume).count())
     };
     let of = |g: &ChannelGroup| {
         let made = g.makers(graph).filter_map(|(id, _)| graph.node(id).outputs.first());
@@ -49,7 +73,7 @@ pub fn group_levels(graph: &Graph, groups: &[ChannelGroup]) -> Result<Vec<Option
 /// innermost level had no norm on its way down, the new one has none either.
 ///
 /// # Errors
-/// [`PruneError::Unfit`] where a network has no such join.
+/// [`PruneError::Unfit`] where a network has no such join, or an input is read within the levels alone.
 pub fn drop_levels(graph: &Graph, count: usize) -> Result<Vec<Edit>> {
     let mut edits = Vec::new();
     let mut current = graph.clone();
@@ -63,8 +87,32 @@ pub fn drop_levels(graph: &Graph, count: usize) -> Result<Vec<Edit>> {
         })?;
         edits.extend(found);
         current = apply(graph, &edits)?.0;
+        if let Some(input) =
+            graph.inputs.iter().find(|p| is_read(graph, &p.name) && !is_read(&current, &p.name))
+        {
+            return Err(PruneError::Unfit(format!(
+                "`{}` reads its input `{}` only within the {} innermost levels: without them the output would not depend on it; \
+                 cut their filters instead (--from-level)",
+                graph.name,
+                input.name,
+                done + 1
+            )));
+        }
     }
     Ok(edits)
+}
+
+/// Whether an output is computed from an input.
+fn is_read(graph: &Graph, input: &str) -> bool {
+    let Some(from) = graph.input(input) else { return false };
+    let mut reached = vec![false; graph.values.len()];
+    reached[from.0 as usize] = true;
+    for node in &graph.nodes {
+        if node.inputs.iter().any(|v| reached[v.0 as usize]) {
+            node.outputs.iter().for_each(|v| reached[v.0 as usize] = true);
+        }
+    }
+    graph.outputs.iter().any(|p| reached[p.value.0 as usize])
 }
 
 /// The edits that take out the innermost level.

@@ -223,13 +223,15 @@ pub enum Method {
     Filters,
     /// Filters of the levels near the bottleneck of a U-shape, or those levels
     InnerLayers,
+    /// Wav2Lip's generator without its residual convolutions, at a quarter of its widths; needs no scores and no target
+    Wav2lipCompact,
 }
 
 impl Method {
     /// The variant of BK-SDM that it names.
     pub fn bk_sdm(self) -> Option<Variant> {
         match self {
-            Method::Depth | Method::Filters | Method::InnerLayers => None,
+            Method::Depth | Method::Filters | Method::InnerLayers | Method::Wav2lipCompact => None,
             Method::BkSdmBase => Some(Variant::Base),
             Method::BkSdmSmall => Some(Variant::Small),
             Method::BkSdmTiny => Some(Variant::Tiny),
@@ -256,6 +258,13 @@ pub struct PlanArgs {
     /// Blocks at either end that stay; as scored without it
     #[arg(long, value_parser = protect)]
     pub protect: Option<[usize; 2]>,
+    /// wav2lip-compact: which quarter stays, by l1 (where there are weights), l2, geometric-median, bn-scale or random, or the
+    /// first (on a bare config)
+    #[arg(long)]
+    pub criterion: Option<String>,
+    /// Seed of whatever is random
+    #[arg(long, default_value_t = 1234)]
+    pub seed: u64,
     #[command(flatten)]
     pub filters: FilterOptions,
     /// Plan file
@@ -326,7 +335,7 @@ pub struct Compress {
     /// What goes
     #[arg(long, value_enum, default_value = "depth")]
     pub method: Method,
-    /// What a part is worth: perplexity without it, l1 for filters
+    /// What a part is worth: perplexity without it, l1 for filters and wav2lip-compact
     #[arg(long)]
     pub criterion: Option<String>,
     /// blocks=6, params=80%, macs=70%, memory=300MB or latency=80ms@DEVICE; depth needs one

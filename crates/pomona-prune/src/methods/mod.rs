@@ -4,3 +4,4 @@ pub mod bk_sdm;
 pub mod depth;
 pub mod filters;
 pub mod inner_layers;
+pub mod wav2lip_compact;

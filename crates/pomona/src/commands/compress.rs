@@ -31,6 +31,17 @@ pub fn run(a: &Compress, ui: &Ui) -> Result<()> {
                 super::filters::plan(&model, a.method, scores.as_ref(), wanted, a.component.as_deref())?;
             (plan, cuts.then_some(scores_path))
         }
+        _ if a.method == Method::Wav2lipCompact => {
+            if a.target.is_some() {
+                bail!(Usage("wav2lip-compact takes no --target".to_owned()));
+            }
+            let stays = super::compact::Request {
+                criterion: a.criterion.as_deref(),
+                seed: a.options.seed,
+                streamed: a.options.streamed,
+            };
+            (super::compact::plan(&model, a.component.as_deref(), &stays, ui)?, None)
+        }
         (Some(variant), None) => (super::plan::structural(&model, variant, a.component.as_deref())?, None),
         (Some(_), Some(_)) => bail!(Usage("bk-sdm goes by the structure: it takes no --target".to_owned())),
         (None, None) => bail!(Usage("--method depth needs a --target".to_owned())),

@@ -1,6 +1,7 @@
 //! One file a command.
 
 mod apply;
+mod compact;
 mod compress;
 mod devices;
 mod eval;

@@ -20,9 +20,20 @@ pub fn run(a: &PlanArgs, ui: &Ui) -> Result<()> {
     if a.out.exists() && !a.force {
         bail!("{}: exists: choose another name, or --force to replace it", a.out.display());
     }
+    if a.criterion.is_some() && a.method != Method::Wav2lipCompact {
+        bail!(Usage("--criterion is for wav2lip-compact: other methods plan by --scores".to_owned()));
+    }
     let plan = match (a.method.bk_sdm(), &a.scores, &a.target) {
         _ if matches!(a.method, Method::Filters | Method::InnerLayers) => {
             super::filters::run_plan(&model, a)?
+        }
+        _ if a.method == Method::Wav2lipCompact => {
+            if a.scores.is_some() || a.target.is_some() {
+                bail!(Usage("wav2lip-compact takes no --scores and no --target".to_owned()));
+            }
+            let stays =
+                super::compact::Request { criterion: a.criterion.as_deref(), seed: a.seed, streamed: false };
+            super::compact::plan(&model, a.component.as_deref(), &stays, ui)?
         }
         (Some(variant), None, None) => structural(&model, variant, a.component.as_deref())?,
         (Some(_), _, _) => {

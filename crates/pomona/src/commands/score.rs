@@ -20,6 +20,9 @@ pub fn run(a: &Score, ui: &Ui) -> Result<()> {
     match a.method {
         Method::Depth => {}
         Method::Filters | Method::InnerLayers => return super::filters::run_score(a, ui),
+        Method::Wav2lipCompact => {
+            bail!(Usage("wav2lip-compact scores what stays as it plans: it needs no scores".to_owned()))
+        }
         _ => bail!(Usage("bk-sdm goes by the structure: it needs no scores".to_owned())),
     }
     let model = open_model(&a.model)?;
