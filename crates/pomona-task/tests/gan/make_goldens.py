@@ -177,6 +177,11 @@ def golden(name, architecture, net, config, shapes, output="output"):
     folder = HERE / name
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps({"architecture": architecture, **config}, indent=1) + "\n")
+    # An input that does not show in the output is not tested.
+    for n, s in shapes.items():
+        with torch.no_grad():
+            less = net(*(data(m, t) * (m != n) for m, t in shapes.items()))
+        assert (less - out).abs().max() > 1e-3, (name, n)
     values = [float(f"{v:.7g}") for v in out.flatten().tolist()]
     inputs = {n: {"shape": s} for n, s in shapes.items()}
     expected = {"inputs": inputs, "outputs": {output: {"shape": list(out.shape), "values": values}}}

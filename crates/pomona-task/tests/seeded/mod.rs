@@ -30,6 +30,8 @@ pub fn weight(name: &str, shape: &[usize]) -> Vec<f32> {
     let u = uniform(name, shape.iter().product());
     let (factor, offset) = match shape {
         [_, _, ..] => ((1.5 / (shape[1..].iter().product::<usize>() as f64).sqrt()) as f32, 0.0),
+        // Deep plain networks: signals must not fade on their way.
+        _ if name.ends_with(".conv_block.1.running_var") => (0.125, 0.5),
         _ if name.ends_with(".weight") || name.ends_with(".running_var") => (0.25, 1.0),
         _ => (0.125, 0.0),
     };
@@ -38,6 +40,11 @@ pub fn weight(name: &str, shape: &[usize]) -> Vec<f32> {
 
 /// A directory with the config and the weights of its graph.
 pub fn checkpoint(dir: &Path, config: &Path) -> PathBuf {
+    checkpoint_of(dir, config, &weight)
+}
+
+/// The same with weights of another rule, by name and shape.
+pub fn checkpoint_of(dir: &Path, config: &Path, weight: &dyn Fn(&str, &[usize]) -> Vec<f32>) -> PathBuf {
     let model = open(config).unwrap();
     let mut out = OutputDir::create(dir.join("source"), &OutputOptions::default()).unwrap();
     let tensors = &model.graph().unwrap().tensors;
