@@ -3,8 +3,8 @@
 
     POMONA_DATA=DIR scripts/check_taef2.py --bench target/release/pomona-bench --work DIR [--pair NAME.jpg] [--picture OUT.png]
 
-Writes the weights as directories with a config.json under DIR, runs both halves on the left half of a pair in `facades/` (256x256; what lies there are cut-out people beside their outlines) with `pomona-bench run`, and prints
-the largest gaps as a share of what counts as close (1e-4 x max(1, max |reference|)), and the PSNR of the picture that comes back.
+Writes the weights as directories with a config.json under DIR, runs both halves on the left half of a pair in `facades/`
+(256x256; what lies there are cut-out people beside their outlines) with `pomona-bench run`, and prints the largest gaps as a share of what counts as close (1e-4 x max(1, max |reference|)), and the PSNR of the picture that comes back.
 Needs torch, safetensors, numpy, pillow.
 """
 import argparse
