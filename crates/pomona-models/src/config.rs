@@ -131,6 +131,23 @@ impl<'a> Fields<'a> {
         items.iter().map(|i| self.as_size(key, i)).collect()
     }
 
+    /// A list of at most `most` counts from 0, empty where missing.
+    pub(crate) fn counts(&self, key: &str, most: usize) -> Result<Vec<usize>> {
+        let Some(v) = self.get(key) else { return Ok(Vec::new()) };
+        let one = |v: &Value| v.as_u64().filter(|n| *n <= MAX_SIZE).and_then(|n| usize::try_from(n).ok());
+        let list = v.as_array().filter(|a| a.len() <= most).and_then(|a| a.iter().map(one).collect());
+        list.ok_or_else(|| self.wrong(key, "a list of whole numbers", v))
+    }
+
+    /// A list of exactly `n` finite numbers above 0.
+    pub(crate) fn positives(&self, key: &str, n: usize) -> Result<Vec<f64>> {
+        let v = self.required(key, self.get(key))?;
+        let one = |v: &Value| v.as_f64().filter(|n| n.is_finite() && *n > 0.0);
+        let list: Option<Vec<f64>> =
+            v.as_array().filter(|a| a.len() == n).and_then(|a| a.iter().map(one).collect());
+        list.ok_or_else(|| self.wrong(key, &format!("a list of {n} numbers above 0"), v))
+    }
+
     /// A count from 1 for each of `n` parts: a list of them, or one for all.
     pub(crate) fn each_size(&self, key: &str, n: usize, default: usize) -> Result<Vec<usize>> {
         match self.get(key) {

@@ -1,6 +1,6 @@
 //! A config with fewer blocks.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// Keys under which configs count their blocks.
 pub(crate) const DEPTH_KEYS: &[&str] = &[
@@ -20,7 +20,9 @@ fn is_other_list(key: &str) -> bool {
     let sides = ["image_size", "img_size", "patch_size", "input_size", "mean", "std"];
     key.ends_with("_token_id")
         || key.ends_with("_token_ids")
-        || matches!(key, "architectures" | "auto_map")
+        || matches!(key, "architectures" | "auto_map" | "mlp_only_layers")
+        // One entry a rotary frequency.
+        || matches!(key, "short_factor" | "long_factor")
         || sides.contains(&key)
 }
 
@@ -36,6 +38,7 @@ pub(crate) fn cut_config(config: &Value, keys: &[&str], depth: usize, kept: &[us
     let mut out = config.clone();
     let Some(map) = out.as_object_mut() else { return out };
     if kept.len() != depth {
+        renumber_dense(map, depth, kept);
         cut_lists(map, depth, kept);
         if let Some(first) = map.get("max_window_layers").and_then(Value::as_u64) {
             let before = kept.iter().filter(|k| (**k as u64) < first).count() as u64;
@@ -50,7 +53,24 @@ pub(crate) fn cut_config(config: &Value, keys: &[&str], depth: usize, kept: &[us
     out
 }
 
-fn cut_lists(map: &mut serde_json::Map<String, Value>, depth: usize, kept: &[usize]) {
+/// Blocks without experts are listed by number, or every n-th block has experts: both become a list of the new numbers.
+fn renumber_dense(map: &mut Map<String, Value>, depth: usize, kept: &[usize]) {
+    let step = map.get("decoder_sparse_step").and_then(Value::as_u64).unwrap_or(1).max(1);
+    let listed = map.get("mlp_only_layers").and_then(Value::as_array);
+    if step == 1 && listed.is_none() {
+        return;
+    }
+    let listed: Vec<u64> = listed.into_iter().flatten().filter_map(Value::as_u64).collect();
+    let dense = |i: &usize| (*i as u64 + 1) % step != 0 || listed.contains(&(*i as u64));
+    let left: Vec<usize> = kept.iter().filter(|i| **i < depth).copied().collect();
+    let new: Vec<usize> = (0..left.len()).filter(|n| dense(&left[*n])).collect();
+    map.insert("mlp_only_layers".to_owned(), json!(new));
+    if step != 1 {
+        map.insert("decoder_sparse_step".to_owned(), json!(1));
+    }
+}
+
+fn cut_lists(map: &mut Map<String, Value>, depth: usize, kept: &[usize]) {
     for (key, value) in map.iter_mut() {
         match value {
             Value::Array(items) if items.len() == depth && !is_other_list(key) => {
@@ -93,6 +113,9 @@ mod tests {
             })
         );
         assert_eq!(cut_config(&config, &["num_hidden_layers"], 4, &[0, 1, 2, 3]), config);
+        let experts = json!({"num_hidden_layers": 4, "decoder_sparse_step": 2, "mlp_only_layers": [3]});
+        let cut = cut_config(&experts, &["num_hidden_layers"], 4, &[1, 2, 3]);
+        assert_eq!(cut, json!({"num_hidden_layers": 3, "decoder_sparse_step": 1, "mlp_only_layers": [1, 2]}));
         let beyond = json!({"num_hidden_layers": 2, "max_window_layers": 28});
         assert_eq!(cut_config(&beyond, &["num_hidden_layers"], 2, &[1])["max_window_layers"], 28);
         assert_eq!(depth_keys(&json!({"n_layer": 3, "num_layers": 2}), 3), ["n_layer"]);

@@ -59,18 +59,23 @@ pub fn init(
             Some((&n.op, *slot))
         });
         let distribution = match user {
+            Some((Op::RmsNorm { offset, .. }, Slot::Weight)) => Distribution::Fill(1.0 - offset),
             Some((op, Slot::Weight)) if is_norm(op) => Distribution::Fill(1.0),
             Some((_, Slot::RunningVar)) => Distribution::Fill(1.0),
             Some((_, Slot::Weight)) => Distribution::Normal(deviation),
             _ => Distribution::Fill(0.0),
         };
-        let spec = TensorSpec { name: t.name.clone(), encoding: options.dtype, shape: t.shape.clone() };
+        let mut shape = t.shape.clone();
+        if known.transposed(&t.name) {
+            shape.reverse();
+        }
+        let spec = TensorSpec { name: t.name.clone(), encoding: options.dtype, shape: shape.clone() };
         bytes += spec.encoding.bytes_for(&spec.shape).unwrap_or(0);
         let expr = Expr::Initialise {
             distribution,
             seed: options.seed,
             name: t.name.clone(),
-            shape: t.shape.clone(),
+            shape,
             dtype: options.dtype.name().to_owned(),
         };
         planned.items.push(WriteItem { spec, expr });
@@ -100,12 +105,5 @@ pub fn init(
 }
 
 fn is_norm(op: &Op) -> bool {
-    matches!(
-        op,
-        Op::RmsNorm { .. }
-            | Op::LayerNorm { .. }
-            | Op::GroupNorm { .. }
-            | Op::BatchNorm { .. }
-            | Op::InstanceNorm { .. }
-    )
+    matches!(op, Op::LayerNorm { .. } | Op::GroupNorm { .. } | Op::BatchNorm { .. } | Op::InstanceNorm { .. })
 }

@@ -236,13 +236,15 @@ impl Model {
 
 /// Whether a tensor of this name is a table that loaders make themselves: rotary frequencies, masks, positions.
 pub(crate) fn is_computed(name: &str) -> bool {
-    const TABLES: [&str; 6] = [
+    const TABLES: [&str; 8] = [
         "rotary_emb.inv_freq",
         "rope_freqs.weight",
         "position_ids",
         "attn.bias",
         "attn.masked_bias",
         "num_batches_tracked",
+        "attention.bias",
+        "attention.masked_bias",
     ];
     TABLES.iter().any(|t| name.strip_suffix(t).is_some_and(|head| head.is_empty() || head.ends_with('.')))
 }
@@ -254,12 +256,14 @@ pub(crate) fn source_of(checkpoint: Option<&Checkpoint>, name: &str) -> Option<S
 }
 
 /// A recipe that copies every tensor of the graph from a checkpoint with the same names and shapes; the graph's tensors
-/// get the checkpoint's encodings. `other_names` gives names that a tensor may have there instead of its own.
+/// get the checkpoint's encodings. `other_names` gives names that a tensor may have there instead of its own, `transposed`
+/// says which matrices lie the other way round in the file.
 pub(crate) fn import_by_name(
     path: &Path,
     graph: &mut Graph,
     checkpoint: &Checkpoint,
     other_names: &dyn Fn(&str) -> Vec<String>,
+    transposed: &dyn Fn(&str) -> bool,
 ) -> Result<Recipe> {
     let mut outputs = Vec::with_capacity(graph.tensors.len());
     for t in &mut graph.tensors {
@@ -270,17 +274,26 @@ pub(crate) fn import_by_name(
             let hint = "is not in the checkpoint, and the config asks for it: do config and weights belong together?";
             tensor_error(path, &t.name, hint)
         })?;
-        if info.shape != t.shape {
-            let message =
-                format!("has shape {:?} in the file; the config asks for {:?}", info.shape, t.shape);
+        let turned = transposed(&t.name);
+        let mut wanted = t.shape.clone();
+        if turned {
+            wanted.reverse();
+        }
+        if info.shape != wanted {
+            let message = format!("has shape {:?} in the file; the config asks for {:?}", info.shape, wanted);
             return Err(tensor_error(&info.file, &info.name, message));
         }
         t.dtype = info.encoding.name().to_owned();
         outputs.push(pomona_graph::RecipeOutput {
             name: t.name.clone(),
             shape: t.shape.clone(),
-            expr: Expr::copy(&info.name),
+            expr: if turned { flipped(Expr::copy(&info.name)) } else { Expr::copy(&info.name) },
         });
     }
     Ok(Recipe { outputs })
+}
+
+/// A matrix the other way round.
+pub(crate) fn flipped(of: Expr) -> Expr {
+    Expr::Transpose { axes: vec![1, 0], of: Box::new(of) }
 }

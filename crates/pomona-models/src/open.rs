@@ -86,7 +86,8 @@ pub(crate) fn open_folder(dir: &Path, folder: &str, name: &str) -> Result<Compon
     };
     let mut graph = known.graph(&Fields::new(&config_path, &config)?)?;
     name.clone_into(&mut graph.name);
-    let import = import_by_name(dir, &mut graph, &checkpoint, &|n| known.other_names(n))?;
+    let import =
+        import_by_name(dir, &mut graph, &checkpoint, &|n| known.other_names(n), &|n| known.transposed(n))?;
     let mut read = std::collections::HashSet::new();
     for t in &graph.tensors {
         read.extend(std::iter::once(&t.name).chain(&t.aliases).cloned());

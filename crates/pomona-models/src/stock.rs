@@ -29,6 +29,8 @@ pub(crate) struct StockForm {
     /// Blocks before, and which of these positions are left.
     pub depth: usize,
     pub kept: Vec<usize>,
+    /// What whoever uses the output should know, a sentence each.
+    pub notes: Vec<String>,
 }
 
 /// New names, by prefix: the longest prefix of a path, in whole parts, that is listed gets its new name.
@@ -113,8 +115,8 @@ fn decoder_form(
     edited: &Graph,
 ) -> std::result::Result<StockForm, Vec<String>> {
     let numbered = |g: &Graph| {
-        let mut all = numbers(g, family.blocks);
-        all.extend(g.nodes.iter().filter_map(|n| number_after(&n.path, family.blocks)));
+        let mut all = numbers(g, family.names.blocks);
+        all.extend(g.nodes.iter().filter_map(|n| number_after(&n.path, family.names.blocks)));
         all
     };
     let (before, left) = (numbered(&component.graph), numbered(edited));
@@ -122,9 +124,33 @@ fn decoder_form(
     if kept.is_empty() {
         return Err(vec!["no block is left".to_owned()]);
     }
-    let config = cut_config(&component.config, &[family.depth_key], before.len(), &kept);
-    let numbers = Renumbering::blocks(family.blocks, 0, left);
-    Ok(StockForm { config, numbers, depth: before.len(), kept })
+    let mut config = cut_config(&component.config, &[family.depth_key], before.len(), &kept);
+    let mut notes = Vec::new();
+    if kept.len() != before.len() && family.windows_by_number && config.get("layer_types").is_none() {
+        config["layer_types"] = windows_of(component, family, &kept)?;
+        notes.push(
+            "layer_types in config.json says which blocks have a window: transformers reads it from 4.53 on, and \
+             older versions would go by the number of the block"
+                .to_owned(),
+        );
+    }
+    let numbers = Renumbering::blocks(family.names.blocks, 0, left);
+    Ok(StockForm { config, numbers, depth: before.len(), kept, notes })
+}
+
+/// `layer_types` of the blocks that are left, from the rule by number.
+fn windows_of(
+    component: &Component,
+    family: &Family,
+    kept: &[usize],
+) -> std::result::Result<Value, Vec<String>> {
+    let fields = Fields::new(&component.path, &component.config);
+    let decoder = fields.and_then(|f| family.describe(&f)).map_err(|e| vec![e.to_string()])?;
+    let kind = |i: &usize| match decoder.layers.get(*i).is_some_and(|l| l.slides) {
+        true => "sliding_attention",
+        false => "full_attention",
+    };
+    Ok(kept.iter().map(kind).collect())
 }
 
 /// What the network's own rule says.
@@ -134,7 +160,7 @@ fn network_form(
     edited: &Graph,
 ) -> std::result::Result<StockForm, Vec<String>> {
     let (config, numbers) = (network.stock)(&component.config, &component.graph, edited)?;
-    Ok(StockForm { config, numbers, depth: 0, kept: Vec::new() })
+    Ok(StockForm { config, numbers, depth: 0, kept: Vec::new(), notes: Vec::new() })
 }
 
 fn positions<'a>(of: impl Iterator<Item = &'a usize>, left: &dyn Fn(&usize) -> bool) -> Vec<usize> {
@@ -152,7 +178,7 @@ fn opaque_form(
     let [prefix] = stacks.as_slice() else {
         if before.tensors.len() == edited.tensors.len() {
             let (config, numbers) = (component.config.clone(), Renumbering::default());
-            return Ok(StockForm { config, numbers, depth: 0, kept: Vec::new() });
+            return Ok(StockForm { config, numbers, depth: 0, kept: Vec::new(), notes: Vec::new() });
         }
         let list = if stacks.is_empty() { "none".to_owned() } else { stacks.join(", ") };
         return Err(vec![format!("one stack of blocks was expected; found {list}")]);
@@ -170,7 +196,13 @@ fn opaque_form(
     let config = cut_config(&component.config, &keys, all.len(), &kept);
     // Some models count from 1; in one that was cut before, the first number may be any.
     let first = if lineage.is_empty() { all.first().copied().unwrap_or(0) } else { 0 };
-    Ok(StockForm { config, numbers: Renumbering::blocks(prefix, first, left), depth: all.len(), kept })
+    Ok(StockForm {
+        config,
+        numbers: Renumbering::blocks(prefix, first, left),
+        depth: all.len(),
+        kept,
+        notes: Vec::new(),
+    })
 }
 
 /// Where the edited graph, renumbered, is not the stock one.

@@ -60,6 +60,6 @@ fn stock_graph(component: &Component) -> Result<Option<Graph>> {
     let config = read_object(&config_path)?;
     let Some((known, _)) = families::of_config(&config) else { return Ok(None) };
     let mut graph = known.graph(&Fields::new(&config_path, &config)?)?;
-    import_by_name(dir, &mut graph, file, &|_| Vec::new())?;
+    import_by_name(dir, &mut graph, file, &|_| Vec::new(), &|n| known.transposed(n))?;
     Ok(Some(graph))
 }

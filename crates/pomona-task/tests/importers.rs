@@ -101,13 +101,52 @@ fn check_pruned(path: &Path, name: &str, format: OutputFormat) {
 
 const DIRECTORIES: [&str; 8] =
     ["llama1", "llama3", "llama_linear", "llama_bias", "qwen2", "qwen2_window", "mistral", "smollm2"];
+const FAMILIES: [&str; 21] = [
+    "qwen3",
+    "gpt2",
+    "gpt2_scaled",
+    "gpt_neox",
+    "gpt_neox_sequential",
+    "gemma",
+    "gemma2",
+    "gemma3",
+    "phi3",
+    "phi3_longrope",
+    "olmo2",
+    "stablelm",
+    "stablelm_parallel",
+    "opt",
+    "opt_post",
+    "falcon",
+    "falcon_new",
+    "falcon_heads",
+    "mixtral",
+    "qwen2_moe",
+    "qwen3_moe",
+];
 const GGUF: [&str; 4] = ["llama3", "llama_linear", "qwen2", "smollm2"];
 
 #[test]
 fn directories_give_the_logits_of_transformers() {
-    for name in DIRECTORIES {
+    for name in DIRECTORIES.into_iter().chain(FAMILIES) {
         check(&goldens().join(name), name);
     }
+}
+
+/// The same weights under the config of transformers 4.
+#[test]
+fn configs_of_transformers_4_mean_the_same() {
+    let mut found = 0;
+    for name in DIRECTORIES.into_iter().chain(FAMILIES) {
+        let old = goldens().join(name).join("config.4x.json");
+        if !old.is_file() {
+            continue;
+        }
+        let (old, new) = (open(&old).unwrap(), open(goldens().join(name).join("config.json")).unwrap());
+        assert_eq!(old.graph().unwrap(), new.graph().unwrap(), "{name}");
+        found += 1;
+    }
+    assert!(found > 12, "{found} old configs");
 }
 
 #[test]
@@ -119,7 +158,7 @@ fn gguf_twins_give_the_logits_of_transformers() {
 
 #[test]
 fn pruned_equals_masked_in_every_format() {
-    for name in DIRECTORIES {
+    for name in DIRECTORIES.into_iter().chain(FAMILIES) {
         check_pruned(&goldens().join(name), name, OutputFormat::Pomona);
         check_pruned(&goldens().join(name), name, OutputFormat::Auto);
     }

@@ -3,22 +3,19 @@
 //! Source: Jiang et al., "Mistral 7B", arXiv:2310.06825.
 
 use super::Family;
-use super::common::{Traits, read};
+use super::common::Reading;
 use crate::config::Fields;
 use crate::decoder::Decoder;
 use crate::error::Result;
+use crate::gguf::Layout;
 
-pub(super) const FAMILY: Family = Family::decoder("mistral", "MistralForCausalLM", describe);
+pub(super) const FAMILY: Family =
+    Family { gguf: Some(Layout::LLAMA), ..Family::decoder("mistral", "MistralForCausalLM", describe) };
+
+const READING: Reading = Reading { class: "MistralDecoderLayer", kv_default: Some(8), ..Reading::LLAMA };
 
 fn describe(c: &Fields<'_>) -> Result<Decoder> {
-    let traits = Traits {
-        class: "MistralDecoderLayer",
-        default_kv_heads: Some(8),
-        qkv_bias: false,
-        out_bias: false,
-        mlp_bias: false,
-    };
-    let mut decoder = read(c, traits)?;
+    let mut decoder = READING.read(c)?;
     // A null means no window, a missing key the library's default.
     let window = match c.maybe_size("sliding_window")? {
         None if !c.has("sliding_window") => Some(4096),

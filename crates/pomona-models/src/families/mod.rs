@@ -2,21 +2,36 @@
 
 mod common;
 pub(crate) mod diffusers;
+mod falcon;
 pub(crate) mod gan;
+mod gemma;
+mod gemma2;
+mod gemma3;
+mod gpt2;
+mod gpt_neox;
 mod llama;
 mod mistral;
+mod mixtral;
 mod network;
+mod olmo2;
+mod opt;
+mod phi3;
 mod qwen2;
+mod qwen3;
+mod qwen_moe;
 mod resize;
 mod rope;
+mod stablelm;
 pub(crate) mod vision;
+mod windows;
 
 use pomona_graph::Graph;
 use serde_json::Value;
 
 use crate::config::Fields;
-use crate::decoder::{BLOCKS, Decoder};
+use crate::decoder::{Decoder, LLAMA, Names};
 use crate::error::Result;
+use crate::gguf::Layout;
 pub(crate) use network::{Key, Network};
 
 /// An architecture that is known by its `model_type`.
@@ -26,18 +41,38 @@ pub(crate) struct Family {
     pub model_type: &'static str,
     /// Class of the language model in transformers.
     pub class: &'static str,
-    /// `general.architecture` in GGUF.
-    pub gguf: &'static str,
-    /// Whether GGUF stores the rows of q and k in pairs (its "normal" rotary order).
-    pub gguf_pairs: bool,
-    /// Path under which the blocks stand.
-    pub blocks: &'static str,
+    /// What its files and modules call the parts.
+    pub names: &'static Names,
     /// The config's key for the number of blocks.
     pub depth_key: &'static str,
+    /// Ends of the names of matrices that files hold transposed.
+    pub transposed: &'static [&'static str],
+    /// Without `layer_types`, a block's number says whether it has a window.
+    pub windows_by_number: bool,
+    /// How GGUF lays it out; none where llama.cpp does not know it, or it is not built yet.
+    pub gguf: Option<Layout>,
     read: fn(&Fields<'_>) -> Result<Decoder>,
 }
 
-const FAMILIES: &[Family] = &[llama::FAMILY, mistral::FAMILY, qwen2::FAMILY];
+const FAMILIES: &[Family] = &[
+    llama::FAMILY,
+    mistral::FAMILY,
+    qwen2::FAMILY,
+    qwen3::FAMILY,
+    gpt2::FAMILY,
+    gpt_neox::FAMILY,
+    gemma::FAMILY,
+    gemma2::FAMILY,
+    gemma3::FAMILY,
+    phi3::FAMILY,
+    olmo2::FAMILY,
+    stablelm::FAMILY,
+    opt::FAMILY,
+    falcon::FAMILY,
+    mixtral::FAMILY,
+    qwen_moe::QWEN2,
+    qwen_moe::QWEN3,
+];
 
 impl std::fmt::Debug for Family {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -54,10 +89,11 @@ impl Family {
         Family {
             model_type,
             class,
-            gguf: "llama",
-            gguf_pairs: true,
-            blocks: BLOCKS,
+            names: &LLAMA,
             depth_key: "num_hidden_layers",
+            transposed: &[],
+            windows_by_number: false,
+            gguf: None,
             read,
         }
     }
@@ -65,6 +101,15 @@ impl Family {
     /// The network that a config describes.
     pub(crate) fn describe(&self, config: &Fields<'_>) -> Result<Decoder> {
         (self.read)(config)
+    }
+
+    /// A base model without its head is saved without the outer prefix; heads have had other names.
+    fn other_names(&self, tensor: &str) -> Vec<String> {
+        let names = self.names;
+        let outer = names.model.split('.').next().unwrap_or_default();
+        let bare = tensor.strip_prefix(outer).and_then(|t| t.strip_prefix('.')).map(str::to_owned);
+        let head = tensor.strip_prefix(names.head).filter(|_| !names.old_head.is_empty());
+        bare.into_iter().chain(head.map(|end| format!("{}{end}", names.old_head))).collect()
     }
 
     /// The graph of a config, every tensor in the config's own type.
@@ -95,9 +140,16 @@ impl Known {
     /// Names that a tensor may have in a file instead of its own.
     pub(crate) fn other_names(self, tensor: &str) -> Vec<String> {
         match self {
-            // A base model without its head is saved without the outer prefix.
-            Known::Decoder(_) => tensor.strip_prefix("model.").map(str::to_owned).into_iter().collect(),
+            Known::Decoder(family) => family.other_names(tensor),
             Known::Network(network) => (network.other_names)(tensor),
+        }
+    }
+
+    /// Whether stock files hold a tensor transposed.
+    pub(crate) fn transposed(self, tensor: &str) -> bool {
+        match self {
+            Known::Decoder(family) => family.transposed.iter().any(|end| tensor.ends_with(end)),
+            Known::Network(_) => false,
         }
     }
 

@@ -2,43 +2,30 @@
 //!
 //! Source: Yang et al., "Qwen2 Technical Report", arXiv:2407.10671.
 
-use super::Family;
-use super::common::{Traits, read};
+use super::common::Reading;
+use super::{Family, windows};
 use crate::config::Fields;
 use crate::decoder::Decoder;
 use crate::error::Result;
+use crate::gguf::Layout;
 
 pub(super) const FAMILY: Family =
-    Family { gguf: "qwen2", gguf_pairs: false, ..Family::decoder("qwen2", "Qwen2ForCausalLM", describe) };
+    Family { gguf: Some(Layout::named("qwen2")), ..Family::decoder("qwen2", "Qwen2ForCausalLM", describe) };
+
+const READING: Reading = Reading { class: "Qwen2DecoderLayer", kv_default: Some(32), ..Reading::LLAMA };
 
 fn describe(c: &Fields<'_>) -> Result<Decoder> {
-    let traits = Traits {
-        class: "Qwen2DecoderLayer",
-        default_kv_heads: Some(32),
-        qkv_bias: true,
-        out_bias: false,
-        mlp_bias: false,
-    };
-    let mut decoder = read(c, traits)?;
-    let depth = decoder.layers.len();
+    let mut decoder = Decoder { qkv_bias: true, ..READING.read(c)? };
+    late_windows(c, &mut decoder)?;
+    Ok(decoder)
+}
+
+/// Windows, where they are switched on, from block `max_window_layers` on.
+pub(super) fn late_windows(c: &Fields<'_>, decoder: &mut Decoder) -> Result<()> {
     let window = match c.flag_or("use_sliding_window", false)? {
         true => Some(c.size_or("sliding_window", 4096)?),
         false => None,
     };
-    let types = c.maybe_texts("layer_types", depth)?;
     let first = c.count_or("max_window_layers", 28)?;
-    for (i, layer) in decoder.layers.iter_mut().enumerate() {
-        let slides = match types.as_ref().map(|t| t[i]) {
-            None => i >= first,
-            Some("sliding_attention") => true,
-            Some("full_attention") => false,
-            Some(other) => {
-                let message =
-                    format!("has \"{other}\" at {i}; full_attention or sliding_attention was expected");
-                return Err(c.fault("layer_types", message));
-            }
-        };
-        layer.window = window.filter(|_| slides);
-    }
-    Ok(decoder)
+    windows::place(c, decoder, window, |i| i >= first)
 }

@@ -1,6 +1,6 @@
 //! A graph to GGUF: metadata and rotary divisors.
 
-use pomona_graph::{Activation, Expr, Graph, Op, RopeAttrs, RopeScaling};
+use pomona_graph::{Expr, Graph, Op, RopeAttrs, RopeScaling};
 use pomona_store::{Encoding, Format, GgufValue};
 use serde_json::Value;
 
@@ -16,15 +16,16 @@ const FILE_TYPE: &str = "general.file_type";
 
 /// Why llama.cpp could not run this model from GGUF; empty where it can.
 pub(crate) fn refusals(model: &Model) -> Vec<String> {
-    let Some(family) = model.family().filter(|_| !model.is_opaque()) else {
+    let found = model.family().filter(|_| !model.is_opaque()).and_then(|f| Some((f, f.gguf?)));
+    let Some((family, layout)) = found else {
         return vec![format!("\"{}\" has no GGUF layout here", model.architecture)];
     };
     let described = Fields::new(&model.path, &model.config).and_then(|f| family.describe(&f));
     match described {
-        Ok(d) if d.activation != Activation::Silu => {
+        Ok(d) if !layout.activations.contains(&d.activation) => {
             vec![format!(
-                "its activation is {:?}; llama.cpp computes SiLU for this architecture",
-                d.activation
+                "its activation is {:?}; llama.cpp computes {:?} for this architecture",
+                d.activation, layout.activations[0]
             )]
         }
         Ok(_) => Vec::new(),
@@ -72,7 +73,8 @@ fn made(
     let fields = Fields::new(&model.path, &form.config)?;
     let Some(family) = model.family() else { return Ok(Vec::new()) };
     let d = family.describe(&fields)?;
-    let arch = family.gguf;
+    let Some(layout) = family.gguf else { return Ok(Vec::new()) };
+    let arch = layout.architecture;
     let text = |s: &str| GgufValue::String(s.to_owned());
     let size = |n: usize| GgufValue::U32(u32::try_from(n).unwrap_or(u32::MAX));
     let mut out = vec![
@@ -101,13 +103,15 @@ fn made(
     put("attention.key_length", size(d.head_dim));
     put("attention.value_length", size(d.head_dim));
     put("attention.layer_norm_rms_epsilon", GgufValue::F32(d.eps as f32));
-    put("rope.dimension_count", size(d.head_dim));
-    put("rope.freq_base", GgufValue::F32(d.rope_theta as f32));
-    put("vocab_size", size(d.vocab));
-    if let RopeScaling::Linear { factor } = d.rope_scaling {
-        put("rope.scaling.type", text("linear"));
-        put("rope.scaling.factor", GgufValue::F32(factor as f32));
+    if let Some(rope) = first.and_then(|l| l.rope.as_ref()) {
+        put("rope.dimension_count", size(rope.rotary));
+        put("rope.freq_base", GgufValue::F32(rope.theta as f32));
+        if let RopeScaling::Linear { factor } = rope.scaling {
+            put("rope.scaling.type", text("linear"));
+            put("rope.scaling.factor", GgufValue::F32(factor as f32));
+        }
     }
+    put("vocab_size", size(d.vocab));
     match tokenizer(model, d.vocab) {
         Ok(Some(entries)) => out.extend(entries),
         Ok(None) => notes.push("no tokenizer is written: there is no tokenizer.json".to_owned()),

@@ -8,7 +8,7 @@ use super::metadata::Metadata;
 use super::names::{block_of, file_name};
 use super::rows;
 use crate::config::{Fields, MAX_DEPTH};
-use crate::decoder::Decoder;
+use crate::decoder::{Decoder, Names};
 use crate::error::{Result, tensor_error};
 use crate::families::{self, Family};
 
@@ -29,7 +29,7 @@ pub(crate) fn import(file: &Checkpoint) -> Result<Imported> {
     let (config, family, decoder) = read(file)?;
     let mut graph = decoder.graph("f32")?;
     let import = recipe(file, family, &decoder, &mut graph)?;
-    let unused = unused(file, &graph)?;
+    let unused = unused(file, family.names, &graph)?;
     Ok(Imported { config, family, graph, import, unused })
 }
 
@@ -45,6 +45,7 @@ fn read(file: &Checkpoint) -> Result<(Value, &'static Family, Decoder)> {
     let family = match meta.architecture() {
         "llama" => families::by_model_type("llama"),
         "qwen2" => families::by_model_type("qwen2"),
+        "qwen3" => families::by_model_type("qwen3"),
         _ => None,
     };
     let family = family.ok_or_else(|| crate::ModelError::Config {
@@ -194,8 +195,10 @@ fn describe(file: &Checkpoint, meta: &Metadata<'_>, family: &Family, config: &Va
     if let Some(divisors) = divisors(file, d.head_dim)? {
         // Both hold where a file has both: positions are divided by the factor and by each divisor.
         let factor = linear_factor(meta)?.unwrap_or(1.0);
-        let divisors = divisors.into_iter().map(|d| f64::from(d) * factor).collect();
-        d.rope_scaling = RopeScaling::Divisors { divisors };
+        let divisors: Vec<f64> = divisors.into_iter().map(|d| f64::from(d) * factor).collect();
+        for rope in d.layers.iter_mut().filter_map(|l| l.rope.as_mut()) {
+            rope.scaling = RopeScaling::Divisors { divisors: divisors.clone() };
+        }
     }
     Ok(d)
 }
@@ -221,11 +224,11 @@ fn as_llama3(divisors: &[f32], theta: f64) -> Option<Value> {
 
 /// Copies, with the rows of q and k put into the graph's order where the file has them in pairs.
 fn recipe(file: &Checkpoint, family: &Family, decoder: &Decoder, graph: &mut Graph) -> Result<Recipe> {
-    let name_of = |n: &str| file_name(n).into_iter().collect();
-    let mut out = crate::model::import_by_name(file.path(), graph, file, &name_of)?;
-    if family.gguf_pairs {
+    let name_of = |n: &str| file_name(family.names, n).into_iter().collect();
+    let mut out = crate::model::import_by_name(file.path(), graph, file, &name_of, &|_| false)?;
+    if family.gguf.is_some_and(|l| l.pairs) {
         for o in &mut out.outputs {
-            let block = |name: &str| file_name(name).and_then(|n| block_of(&n).map(|(i, _)| i));
+            let block = |name: &str| file_name(family.names, name).and_then(|n| block_of(&n).map(|(i, _)| i));
             let Some(query) = rows::rotary(&o.name) else { continue };
             let Some(layer) = block(&o.name).and_then(|i| decoder.layers.get(i)) else { continue };
             let heads = if query { layer.heads } else { layer.kv_heads };
@@ -238,9 +241,9 @@ fn recipe(file: &Checkpoint, family: &Family, decoder: &Decoder, graph: &mut Gra
 }
 
 /// Tensors beside the graph's: rotary divisors are in its attributes; any other would change the result.
-fn unused(file: &Checkpoint, graph: &Graph) -> Result<Vec<String>> {
+fn unused(file: &Checkpoint, names: &Names, graph: &Graph) -> Result<Vec<String>> {
     let used: std::collections::HashSet<String> =
-        graph.tensors.iter().filter_map(|t| file_name(&t.name)).collect();
+        graph.tensors.iter().filter_map(|t| file_name(names, &t.name)).collect();
     let mut out = Vec::new();
     for t in file.tensors() {
         if used.contains(&t.name) {

@@ -1,32 +1,46 @@
 //! Tensor names: those of transformers to those of GGUF.
 
-use crate::decoder::BLOCKS;
+use crate::decoder::Names;
 
-const PARTS: &[(&str, &str)] = &[
-    ("input_layernorm", "attn_norm"),
-    ("self_attn.q_proj", "attn_q"),
-    ("self_attn.k_proj", "attn_k"),
-    ("self_attn.v_proj", "attn_v"),
-    ("self_attn.o_proj", "attn_output"),
-    ("post_attention_layernorm", "ffn_norm"),
-    ("mlp.gate_proj", "ffn_gate"),
-    ("mlp.up_proj", "ffn_up"),
-    ("mlp.down_proj", "ffn_down"),
-];
-
-const OUTER: &[(&str, &str)] =
-    &[("model.embed_tokens", "token_embd"), ("model.norm", "output_norm"), ("lm_head", "output")];
+/// Modules of a block by role, and the name that GGUF has for each.
+fn parts(n: &Names) -> [(&'static str, &'static str); 17] {
+    [
+        (n.attention_norm, "attn_norm"),
+        (n.q, "attn_q"),
+        (n.k, "attn_k"),
+        (n.v, "attn_v"),
+        (n.qkv, "attn_qkv"),
+        (n.q_norm, "attn_q_norm"),
+        (n.k_norm, "attn_k_norm"),
+        (n.out, "attn_output"),
+        (n.attention_post_norm, "post_attention_norm"),
+        (n.mlp_norm, "ffn_norm"),
+        (n.gate, "ffn_gate"),
+        (n.up, "ffn_up"),
+        (n.gate_up, "ffn_up"),
+        (n.down, "ffn_down"),
+        (n.mlp_post_norm, "post_ffw_norm"),
+        (n.router, "ffn_gate_inp"),
+        (n.shared_gate, "ffn_gate_inp_shexp"),
+    ]
+}
 
 /// The GGUF name of a tensor, none where GGUF has none.
-pub(crate) fn file_name(name: &str) -> Option<String> {
-    let (module, kind) = name.rsplit_once('.')?;
-    if let Some(rest) = module.strip_prefix(BLOCKS).and_then(|r| r.strip_prefix('.')) {
+pub(crate) fn file_name(names: &Names, tensor: &str) -> Option<String> {
+    let (module, kind) = tensor.rsplit_once('.')?;
+    if let Some(rest) = module.strip_prefix(names.blocks).and_then(|r| r.strip_prefix('.')) {
         let (block, part) = rest.split_once('.')?;
         let block: usize = block.parse().ok()?;
-        let (_, short) = PARTS.iter().find(|(long, _)| *long == part)?;
+        let (_, short) = parts(names).into_iter().find(|(long, _)| *long == part)?;
         return Some(format!("blk.{block}.{short}.{kind}"));
     }
-    let (_, short) = OUTER.iter().find(|(long, _)| *long == module)?;
+    let outer = [
+        (names.embed, "token_embd"),
+        (names.positions, "position_embd"),
+        (names.norm, "output_norm"),
+        (names.head, "output"),
+    ];
+    let (_, short) = outer.into_iter().find(|(long, _)| *long == module)?;
     Some(format!("{short}.{kind}"))
 }
 
@@ -39,6 +53,7 @@ pub(crate) fn block_of(file_name: &str) -> Option<(usize, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decoder::LLAMA;
 
     #[test]
     fn names_map() {
@@ -51,7 +66,7 @@ mod tests {
             ("model.layers.x.mlp.down_proj.weight", None),
             ("visual.patch.weight", None),
         ] {
-            assert_eq!(file_name(long).as_deref(), short);
+            assert_eq!(file_name(&LLAMA, long).as_deref(), short);
         }
         assert_eq!(block_of("blk.7.attn_q.weight"), Some((7, "attn_q.weight")));
         assert_eq!(block_of("output.weight"), None);

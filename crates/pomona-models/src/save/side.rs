@@ -57,6 +57,9 @@ pub(super) fn collect(
 ) -> Result<Side> {
     let mut side = Side { files: Vec::new(), gguf: Vec::new(), notes: Vec::new() };
     side.notes.extend(parts.iter().filter_map(|part| left_out(part, format)));
+    if format == OutputFormat::Hf {
+        side.notes.extend(parts.iter().filter_map(|part| part.form.as_ref()).flat_map(|f| f.notes.clone()));
+    }
     if let (OutputFormat::Gguf, [part]) = (format, parts)
         && let Some(form) = &part.form
     {

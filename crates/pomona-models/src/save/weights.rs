@@ -8,7 +8,7 @@ use pomona_store::onnx::{OnnxModel, element};
 use pomona_store::{Checkpoint, Encoding, Format, TensorSpec};
 
 use crate::error::{Result, tensor_error};
-use crate::model::{Component, Model};
+use crate::model::{Component, Model, flipped};
 use crate::recipe_exec::{WriteItem, result_of, sources};
 use crate::stock::StockForm;
 use crate::{ModelError, gguf, onnx};
@@ -96,19 +96,29 @@ pub(super) fn safetensors(
     dtype: Option<Encoding>,
 ) -> Result<Planned> {
     let mut planner = Planner::new(&component.path, component.checkpoint.as_ref());
+    let known = component.known();
     for t in &edited.tensors {
         let expr = expr_of(&planner.path, whole, &t.name)?.clone();
         let name = form.map_or_else(|| t.name.clone(), |f| f.numbers.apply(&t.name));
+        let turned = form.is_some() && known.is_some_and(|k| k.transposed(&t.name));
+        let expr = if turned { flipped(decoded(expr, planner.checkpoint)?) } else { expr };
         let keep = |e: Encoding| if e.safetensors_name().is_some() { e } else { Encoding::F32 };
         let choose = |e: Encoding, _: &[usize]| if is_float(e) { dtype.unwrap_or(keep(e)) } else { e };
         let encoding = planner.item(name.clone(), expr, choose)?.spec.encoding;
-        planner.record(&t.name, &t.shape, encoding, Expr::copy(name));
+        let back = if turned { flipped(Expr::copy(name)) } else { Expr::copy(name) };
+        planner.record(&t.name, &t.shape, encoding, back);
     }
     for name in carried(component, edited) {
         let stock = form.map_or_else(|| name.to_owned(), |f| f.numbers.apply(name));
         planner.item(stock, Expr::copy(name), |e, _| e)?;
     }
     Ok(planner.finish())
+}
+
+/// Plain numbers: blocks of a quantised encoding cannot be turned.
+fn decoded(expr: Expr, checkpoint: Option<&Checkpoint>) -> Result<Expr> {
+    let encoding = result_of(&expr, checkpoint)?.1;
+    Ok(if encoding.is_plain_float() { expr } else { Expr::Decode { of: Box::new(expr) } })
 }
 
 /// Tensors that the graph does not read but stock loaders may ask for: counters and index tables beside the weights of an
@@ -132,7 +142,8 @@ pub(super) fn gguf(
 ) -> Result<Planned> {
     let from_gguf = component.checkpoint.as_ref().is_some_and(|c| c.format() == Format::Gguf);
     let mut planner = Planner::new(&component.path, component.checkpoint.as_ref());
-    let pairs = model.family().is_some_and(|f| f.gguf_pairs);
+    let names = model.family().map_or(&crate::decoder::LLAMA, |f| f.names);
+    let pairs = model.family().and_then(|f| f.gguf).is_some_and(|l| l.pairs);
     // llama.cpp's kernels take norms and biases as f32 only; a file that it wrote itself stays as it is.
     let choose = |e: Encoding, shape: &[usize]| match dtype {
         _ if !is_float(e) => e,
@@ -144,7 +155,7 @@ pub(super) fn gguf(
     };
     for t in &edited.tensors {
         let expr = expr_of(&planner.path, whole, &t.name)?.clone();
-        let name = gguf::file_name(&form.numbers.apply(&t.name))
+        let name = gguf::file_name(names, &form.numbers.apply(&t.name))
             .ok_or_else(|| tensor_error(&planner.path, &t.name, "has no name in GGUF"))?;
         let heads = if pairs { rotary_heads(edited, &t.name) } else { None };
         let copy = Expr::copy(&name);
