@@ -152,7 +152,7 @@ fn wrong_configs_are_named() {
         ("rope_scaling", json!(3), "an object was expected"),
         ("rope_parameters", json!({"full_attention": {"rope_theta": 1.0}}), "differs by layer type"),
         ("partial_rotary_factor", json!(0.5), "1 was expected"),
-        ("model_type", json!("gpt_dunno"), "llama, mistral, qwen2"),
+        ("model_type", json!("gpt_dunno"), "llama, mistral, mixtral"),
         ("model_type", json!(null), "is missing"),
     ];
     for (key, value, wanted) in table {

@@ -329,7 +329,7 @@ fn an_unknown_type_is_cut_by_blocks() {
     assert!(message.contains("drop_operand"), "{message}");
     std::fs::remove_file(source.join("model.safetensors")).unwrap();
     let message = open(source.join("config.json")).unwrap_err().to_string();
-    assert!(message.contains("\"novel\"") && message.contains("llama, mistral, qwen2"), "{message}");
+    assert!(message.contains("\"novel\"") && message.contains("llama, mistral, mixtral"), "{message}");
 }
 
 /// Rotary scaling of a graph, the same in every block.
