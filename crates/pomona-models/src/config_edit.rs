@@ -61,7 +61,7 @@ fn renumber_dense(map: &mut Map<String, Value>, depth: usize, kept: &[usize]) {
         return;
     }
     let listed: Vec<u64> = listed.into_iter().flatten().filter_map(Value::as_u64).collect();
-    let dense = |i: &usize| (*i as u64 + 1) % step != 0 || listed.contains(&(*i as u64));
+    let dense = |i: &usize| !(*i as u64 + 1).is_multiple_of(step) || listed.contains(&(*i as u64));
     let left: Vec<usize> = kept.iter().filter(|i| **i < depth).copied().collect();
     let new: Vec<usize> = (0..left.len()).filter(|n| dense(&left[*n])).collect();
     map.insert("mlp_only_layers".to_owned(), json!(new));

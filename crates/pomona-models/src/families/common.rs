@@ -133,7 +133,7 @@ impl Reading {
         // A null means "as many as heads", a missing key the family's default.
         let default = if c.has(self.kv_heads) { None } else { self.kv_default };
         let kv_heads = c.size_or(self.kv_heads, default.unwrap_or(heads))?;
-        if heads % kv_heads != 0 {
+        if !heads.is_multiple_of(kv_heads) {
             return Err(c.fault(
                 self.kv_heads,
                 format!("is {kv_heads}; a divisor of {} ({heads}) was expected", self.heads),
@@ -152,7 +152,7 @@ pub(super) fn turning(
     scaling: RopeScaling,
 ) -> Result<Rope> {
     let rotary = (head_dim as f64 * partial) as usize;
-    if rotary == 0 || rotary % 2 != 0 || rotary > head_dim {
+    if rotary == 0 || !rotary.is_multiple_of(2) || rotary > head_dim {
         let (key, of) = match partial == 1.0 {
             true => ("head_dim", String::new()),
             false => ("partial_rotary_factor", format!(" of {head_dim} channels a head")),
