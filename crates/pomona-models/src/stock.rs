@@ -16,6 +16,7 @@ use crate::families::{Family, Known, Network};
 use crate::gguf;
 use crate::model::Component;
 use crate::opaque::{block_lists, number_after, numbers};
+use crate::save::norm_offsets;
 
 /// Most reasons that are listed.
 const MAX_REASONS: usize = 4;
@@ -29,6 +30,8 @@ pub(crate) struct StockForm {
     /// Blocks before, and which of these positions are left.
     pub depth: usize,
     pub kept: Vec<usize>,
+    /// What is added to the weights of norms that stock files store otherwise, by the graph's name.
+    pub shifts: BTreeMap<String, f64>,
     /// What whoever uses the output should know, a sentence each.
     pub notes: Vec<String>,
 }
@@ -88,7 +91,7 @@ pub(crate) fn stock_form(
         Some(Known::Decoder(family)) => decoder_form(component, family, edited),
         Some(Known::Network(network)) => network_form(component, network, edited),
     };
-    let form = match form {
+    let mut form = match form {
         Ok(form) => form,
         Err(reasons) => return Ok(Err(reasons)),
     };
@@ -105,6 +108,9 @@ pub(crate) fn stock_form(
         Err(e) => return Ok(Err(vec![e.to_string()])),
     };
     let reasons = differences(edited, &stock, &form.numbers);
+    if loader == Loader::Transformers {
+        form.shifts = shifts(edited, &stock, &form.numbers);
+    }
     Ok(if reasons.is_empty() { Ok(form) } else { Err(reasons) })
 }
 
@@ -115,8 +121,8 @@ fn decoder_form(
     edited: &Graph,
 ) -> std::result::Result<StockForm, Vec<String>> {
     let numbered = |g: &Graph| {
-        let mut all = numbers(g, family.names.blocks);
-        all.extend(g.nodes.iter().filter_map(|n| number_after(&n.path, family.names.blocks)));
+        let mut all = numbers(g, family.names().blocks);
+        all.extend(g.nodes.iter().filter_map(|n| number_after(&n.path, family.names().blocks)));
         all
     };
     let (before, left) = (numbered(&component.graph), numbered(edited));
@@ -124,7 +130,7 @@ fn decoder_form(
     if kept.is_empty() {
         return Err(vec!["no block is left".to_owned()]);
     }
-    let mut config = cut_config(&component.config, &[family.depth_key], before.len(), &kept);
+    let mut config = cut_config(&component.config, &[family.keys.depth], before.len(), &kept);
     let mut notes = Vec::new();
     if kept.len() != before.len() && family.windows_by_number && config.get("layer_types").is_none() {
         config["layer_types"] = windows_of(component, family, &kept)?;
@@ -134,8 +140,8 @@ fn decoder_form(
                 .to_owned(),
         );
     }
-    let numbers = Renumbering::blocks(family.names.blocks, 0, left);
-    Ok(StockForm { config, numbers, depth: before.len(), kept, notes })
+    let numbers = Renumbering::blocks(family.names().blocks, 0, left);
+    Ok(StockForm { config, numbers, depth: before.len(), kept, shifts: BTreeMap::new(), notes })
 }
 
 /// `layer_types` of the blocks that are left, from the rule by number.
@@ -160,7 +166,7 @@ fn network_form(
     edited: &Graph,
 ) -> std::result::Result<StockForm, Vec<String>> {
     let (config, numbers) = (network.stock)(&component.config, &component.graph, edited)?;
-    Ok(StockForm { config, numbers, depth: 0, kept: Vec::new(), notes: Vec::new() })
+    Ok(StockForm { config, numbers, depth: 0, kept: Vec::new(), shifts: BTreeMap::new(), notes: Vec::new() })
 }
 
 fn positions<'a>(of: impl Iterator<Item = &'a usize>, left: &dyn Fn(&usize) -> bool) -> Vec<usize> {
@@ -178,7 +184,14 @@ fn opaque_form(
     let [prefix] = stacks.as_slice() else {
         if before.tensors.len() == edited.tensors.len() {
             let (config, numbers) = (component.config.clone(), Renumbering::default());
-            return Ok(StockForm { config, numbers, depth: 0, kept: Vec::new(), notes: Vec::new() });
+            return Ok(StockForm {
+                config,
+                numbers,
+                depth: 0,
+                kept: Vec::new(),
+                shifts: BTreeMap::new(),
+                notes: Vec::new(),
+            });
         }
         let list = if stacks.is_empty() { "none".to_owned() } else { stacks.join(", ") };
         return Err(vec![format!("one stack of blocks was expected; found {list}")]);
@@ -201,6 +214,7 @@ fn opaque_form(
         numbers: Renumbering::blocks(prefix, first, left),
         depth: all.len(),
         kept,
+        shifts: BTreeMap::new(),
         notes: Vec::new(),
     })
 }
@@ -257,6 +271,24 @@ fn differences(edited: &Graph, stock: &Graph, numbers: &Renumbering) -> Vec<Stri
     reasons
 }
 
+/// Where the edited graph's norms add something else to their weights than the stock one's.
+fn shifts(edited: &Graph, stock: &Graph, numbers: &Renumbering) -> BTreeMap<String, f64> {
+    let stock = norm_offsets(stock);
+    let mine = norm_offsets(edited);
+    let mut out = BTreeMap::new();
+    for node in edited.nodes.iter().filter(|n| matches!(n.op, Op::RmsNorm { .. })) {
+        for t in node.weights.values() {
+            let name = edited.tensor(*t).name.as_str();
+            let of = |all: &BTreeMap<&str, f64>, name: &str| all.get(name).copied().unwrap_or(0.0);
+            let by = of(&mine, name) - of(&stock, &numbers.apply(name));
+            if by != 0.0 {
+                out.insert(name.to_owned(), by);
+            }
+        }
+    }
+    out
+}
+
 fn renamed(value: &str, numbers: &Renumbering) -> String {
     match value.strip_prefix('@') {
         Some(port) => format!("@{}", numbers.apply(port)),
@@ -273,6 +305,8 @@ fn same_op(a: &Op, b: &Op) -> bool {
             let scaling = x.scaling == y.scaling || (from_file && ruled);
             scaling && (x.heads, x.rotary, x.theta, x.pairing) == (y.heads, y.rotary, y.theta, y.pairing)
         }
+        // What is added to a weight is a matter of how files store it.
+        (Op::RmsNorm { eps: x, .. }, Op::RmsNorm { eps: y, .. }) => x == y,
         _ => a == b,
     }
 }

@@ -9,7 +9,7 @@ use crate::error::Result;
 
 /// Keys of config.json and defaults. A family says where it departs from [`Reading::LLAMA`].
 #[derive(Clone, Copy)]
-pub(super) struct Reading {
+pub(crate) struct Reading {
     /// Class of a block.
     pub class: &'static str,
     pub names: &'static Names,
@@ -35,7 +35,7 @@ pub(super) struct Reading {
 
 /// Keys and defaults of rotary positions.
 #[derive(Clone, Copy)]
-pub(super) struct RopeKeys {
+pub(crate) struct RopeKeys {
     pub theta: &'static str,
     pub theta_default: f64,
     /// Key of the share of a head that turns, and its default; none where whole heads turn.
@@ -50,7 +50,7 @@ impl RopeKeys {
 }
 
 impl Reading {
-    pub(super) const LLAMA: Reading = Reading {
+    pub(crate) const LLAMA: Reading = Reading {
         class: "LlamaDecoderLayer",
         names: &LLAMA,
         width: "hidden_size",

@@ -8,8 +8,7 @@ use crate::config::Fields;
 use crate::decoder::{Decoder, LLAMA, Names, Norm, Order, Qkv};
 use crate::error::Result;
 
-pub(super) const FAMILY: Family =
-    Family { names: &NAMES, ..Family::decoder("falcon", "FalconForCausalLM", describe) };
+pub(super) const FAMILY: Family = Family::decoder("falcon", "FalconForCausalLM", &READING, describe);
 
 const NAMES: Names = Names {
     model: "transformer",

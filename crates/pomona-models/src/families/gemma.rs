@@ -12,8 +12,8 @@ use crate::error::Result;
 use crate::gguf::{GELUS, Layout};
 
 pub(super) const FAMILY: Family = Family {
-    gguf: Some(Layout { activations: GELUS, ..Layout::named("gemma") }),
-    ..Family::decoder("gemma", "GemmaForCausalLM", describe)
+    gguf: Some(Layout { activations: GELUS, tied: true, ..Layout::named("gemma") }),
+    ..Family::decoder("gemma", "GemmaForCausalLM", &READING, describe)
 };
 
 pub(super) const READING: Reading = Reading {

@@ -10,10 +10,17 @@ use crate::error::Result;
 use crate::gguf::{GELUS, Layout};
 
 pub(super) const FAMILY: Family = Family {
-    names: &NAMES,
     windows_by_number: true,
-    gguf: Some(Layout { activations: GELUS, window_every: Some(2), ..Layout::named("gemma2") }),
-    ..Family::decoder("gemma2", "Gemma2ForCausalLM", describe)
+    gguf: Some(Layout {
+        activations: GELUS,
+        window_every: Some(2),
+        softcap: true,
+        logit_softcap: true,
+        tied: true,
+        scale_depth: Some(46),
+        ..Layout::named("gemma2")
+    }),
+    ..Family::decoder("gemma2", "Gemma2ForCausalLM", &READING, describe)
 };
 
 /// Gemma 3 has the same.

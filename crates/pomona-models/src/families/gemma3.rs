@@ -10,10 +10,15 @@ use crate::error::Result;
 use crate::gguf::{GELUS, Layout};
 
 pub(super) const FAMILY: Family = Family {
-    names: &gemma2::NAMES,
     windows_by_number: true,
-    gguf: Some(Layout { activations: GELUS, window_every: Some(6), ..Layout::named("gemma3") }),
-    ..Family::decoder("gemma3_text", "Gemma3ForCausalLM", describe)
+    gguf: Some(Layout {
+        activations: GELUS,
+        window_every: Some(6),
+        scale_depth: Some(62),
+        window_base: true,
+        ..Layout::named("gemma3")
+    }),
+    ..Family::decoder("gemma3_text", "Gemma3ForCausalLM", &READING, describe)
 };
 
 const READING: Reading = Reading {

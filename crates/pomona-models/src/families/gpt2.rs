@@ -7,14 +7,12 @@ use super::common::{Reading, only};
 use crate::config::Fields;
 use crate::decoder::{Decoder, LLAMA, Names, Norm, Positions, Qkv};
 use crate::error::Result;
-use crate::gguf::{GELUS, Layout};
+use crate::gguf::{Bias, GELUS, Layout};
 
 pub(super) const FAMILY: Family = Family {
-    names: &NAMES,
-    depth_key: "n_layer",
     transposed: &["attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight"],
-    gguf: Some(Layout { activations: GELUS, ..Layout::named("gpt2") }),
-    ..Family::decoder("gpt2", "GPT2LMHeadModel", describe)
+    gguf: Some(Layout { activations: GELUS, biases: [Bias::Always; 3], ..Layout::named("gpt2") }),
+    ..Family::decoder("gpt2", "GPT2LMHeadModel", &READING, describe)
 };
 
 const NAMES: Names = Names {

@@ -7,12 +7,17 @@ use super::common::{Reading, RopeKeys};
 use crate::config::Fields;
 use crate::decoder::{Decoder, LLAMA, Names, Norm, Order, Qkv};
 use crate::error::Result;
-use crate::gguf::{EXACT_GELUS, Layout};
+use crate::gguf::{Bias, EXACT_GELUS, Layout};
 
 pub(super) const FAMILY: Family = Family {
-    names: &NAMES,
-    gguf: Some(Layout { qkv_apart: true, activations: EXACT_GELUS, ..Layout::named("gptneox") }),
-    ..Family::decoder("gpt_neox", "GPTNeoXForCausalLM", describe)
+    gguf: Some(Layout {
+        qkv_apart: true,
+        activations: EXACT_GELUS,
+        parallel_key: true,
+        biases: [Bias::Always; 3],
+        ..Layout::named("gptneox")
+    }),
+    ..Family::decoder("gpt_neox", "GPTNeoXForCausalLM", &READING, describe)
 };
 
 const NAMES: Names = Names {

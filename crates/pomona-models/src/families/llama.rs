@@ -9,8 +9,10 @@ use crate::decoder::Decoder;
 use crate::error::Result;
 use crate::gguf::Layout;
 
-pub(super) const FAMILY: Family =
-    Family { gguf: Some(Layout::LLAMA), ..Family::decoder("llama", "LlamaForCausalLM", describe) };
+pub(super) const FAMILY: Family = Family {
+    gguf: Some(Layout::LLAMA),
+    ..Family::decoder("llama", "LlamaForCausalLM", &Reading::LLAMA, describe)
+};
 
 fn describe(c: &Fields<'_>) -> Result<Decoder> {
     let bias = c.flag_or("attention_bias", false)?;

@@ -9,8 +9,10 @@ use crate::decoder::Decoder;
 use crate::error::Result;
 use crate::gguf::Layout;
 
-pub(super) const FAMILY: Family =
-    Family { gguf: Some(Layout::LLAMA), ..Family::decoder("mistral", "MistralForCausalLM", describe) };
+pub(super) const FAMILY: Family = Family {
+    gguf: Some(Layout::LLAMA),
+    ..Family::decoder("mistral", "MistralForCausalLM", &READING, describe)
+};
 
 const READING: Reading = Reading { class: "MistralDecoderLayer", kv_default: Some(8), ..Reading::LLAMA };
 

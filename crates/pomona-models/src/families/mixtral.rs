@@ -8,8 +8,7 @@ use crate::config::Fields;
 use crate::decoder::{Decoder, Experts, LLAMA, Names};
 use crate::error::Result;
 
-pub(super) const FAMILY: Family =
-    Family { names: &NAMES, ..Family::decoder("mixtral", "MixtralForCausalLM", describe) };
+pub(super) const FAMILY: Family = Family::decoder("mixtral", "MixtralForCausalLM", &READING, describe);
 
 const NAMES: Names = Names {
     mlp: "block_sparse_moe",

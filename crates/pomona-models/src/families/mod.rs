@@ -29,9 +29,10 @@ use pomona_graph::Graph;
 use serde_json::Value;
 
 use crate::config::Fields;
-use crate::decoder::{Decoder, LLAMA, Names};
+use crate::decoder::{Decoder, Names};
 use crate::error::Result;
 use crate::gguf::Layout;
+pub(crate) use common::Reading;
 pub(crate) use network::{Key, Network};
 
 /// An architecture that is known by its `model_type`.
@@ -41,10 +42,8 @@ pub(crate) struct Family {
     pub model_type: &'static str,
     /// Class of the language model in transformers.
     pub class: &'static str,
-    /// What its files and modules call the parts.
-    pub names: &'static Names,
-    /// The config's key for the number of blocks.
-    pub depth_key: &'static str,
+    /// Keys of its config, and what its files and modules call the parts.
+    pub keys: &'static Reading,
     /// Ends of the names of matrices that files hold transposed.
     pub transposed: &'static [&'static str],
     /// Without `layer_types`, a block's number says whether it has a window.
@@ -84,18 +83,15 @@ impl Family {
     const fn decoder(
         model_type: &'static str,
         class: &'static str,
+        keys: &'static Reading,
         read: fn(&Fields<'_>) -> Result<Decoder>,
     ) -> Family {
-        Family {
-            model_type,
-            class,
-            names: &LLAMA,
-            depth_key: "num_hidden_layers",
-            transposed: &[],
-            windows_by_number: false,
-            gguf: None,
-            read,
-        }
+        Family { model_type, class, keys, transposed: &[], windows_by_number: false, gguf: None, read }
+    }
+
+    /// What its files and modules call the parts.
+    pub(crate) fn names(&self) -> &'static Names {
+        self.keys.names
     }
 
     /// The network that a config describes.
@@ -105,7 +101,7 @@ impl Family {
 
     /// A base model without its head is saved without the outer prefix; heads have had other names.
     fn other_names(&self, tensor: &str) -> Vec<String> {
-        let names = self.names;
+        let names = self.names();
         let outer = names.model.split('.').next().unwrap_or_default();
         let bare = tensor.strip_prefix(outer).and_then(|t| t.strip_prefix('.')).map(str::to_owned);
         let head = tensor.strip_prefix(names.head).filter(|_| !names.old_head.is_empty());
@@ -182,6 +178,19 @@ pub(crate) fn wrapped(name: &str) -> Vec<String> {
 /// The family of a `model_type`.
 pub(crate) fn by_model_type(model_type: &str) -> Option<&'static Family> {
     FAMILIES.iter().find(|f| f.model_type == model_type)
+}
+
+/// The family that reads a GGUF architecture, and how that is laid out.
+pub(crate) fn by_gguf(architecture: &str) -> Option<(&'static Family, Layout)> {
+    FAMILIES.iter().find_map(|f| Some((f, f.gguf.filter(|l| l.architecture == architecture)?)))
+}
+
+/// The GGUF architectures that are read, sorted.
+pub(crate) fn gguf_names() -> Vec<&'static str> {
+    let mut names: Vec<_> = FAMILIES.iter().filter_map(|f| f.gguf.map(|l| l.architecture)).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 /// What a config describes, and the name by which it does.

@@ -10,9 +10,8 @@ use crate::error::Result;
 use crate::gguf::Layout;
 
 pub(super) const FAMILY: Family = Family {
-    names: &NAMES,
     gguf: Some(Layout::named("olmo2")),
-    ..Family::decoder("olmo2", "Olmo2ForCausalLM", describe)
+    ..Family::decoder("olmo2", "Olmo2ForCausalLM", &READING, describe)
 };
 
 const NAMES: Names = Names {

@@ -8,8 +8,7 @@ use crate::config::Fields;
 use crate::decoder::{Decoder, LLAMA, Names, Norm, Order, Positions};
 use crate::error::Result;
 
-pub(super) const FAMILY: Family =
-    Family { names: &NAMES, ..Family::decoder("opt", "OPTForCausalLM", describe) };
+pub(super) const FAMILY: Family = Family::decoder("opt", "OPTForCausalLM", &READING, describe);
 
 const NAMES: Names = Names {
     model: "model.decoder",

@@ -11,9 +11,8 @@ use crate::error::Result;
 use crate::gguf::Layout;
 
 pub(super) const FAMILY: Family = Family {
-    names: &NAMES,
     gguf: Some(Layout::named("phi3")),
-    ..Family::decoder("phi3", "Phi3ForCausalLM", describe)
+    ..Family::decoder("phi3", "Phi3ForCausalLM", &READING, describe)
 };
 
 const NAMES: Names = Names {

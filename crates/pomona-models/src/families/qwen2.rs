@@ -7,10 +7,12 @@ use super::{Family, windows};
 use crate::config::Fields;
 use crate::decoder::Decoder;
 use crate::error::Result;
-use crate::gguf::Layout;
+use crate::gguf::{Bias, Layout};
 
-pub(super) const FAMILY: Family =
-    Family { gguf: Some(Layout::named("qwen2")), ..Family::decoder("qwen2", "Qwen2ForCausalLM", describe) };
+pub(super) const FAMILY: Family = Family {
+    gguf: Some(Layout { biases: [Bias::Always, Bias::Never, Bias::Never], ..Layout::named("qwen2") }),
+    ..Family::decoder("qwen2", "Qwen2ForCausalLM", &READING, describe)
+};
 
 const READING: Reading = Reading { class: "Qwen2DecoderLayer", kv_default: Some(32), ..Reading::LLAMA };
 

@@ -10,8 +10,10 @@ use crate::decoder::{Decoder, QkNorm};
 use crate::error::Result;
 use crate::gguf::Layout;
 
-pub(super) const FAMILY: Family =
-    Family { gguf: Some(Layout::named("qwen3")), ..Family::decoder("qwen3", "Qwen3ForCausalLM", describe) };
+pub(super) const FAMILY: Family = Family {
+    gguf: Some(Layout::named("qwen3")),
+    ..Family::decoder("qwen3", "Qwen3ForCausalLM", &READING, describe)
+};
 
 pub(super) const READING: Reading =
     Reading { class: "Qwen3DecoderLayer", kv_default: Some(32), head_dim: Some(128), ..Reading::LLAMA };

@@ -9,12 +9,14 @@ use crate::config::{Fields, MAX_DEPTH};
 use crate::decoder::{Decoder, Experts, QkNorm};
 use crate::error::Result;
 
-pub(super) const QWEN2: Family = Family::decoder("qwen2_moe", "Qwen2MoeForCausalLM", describe2);
-pub(super) const QWEN3: Family = Family::decoder("qwen3_moe", "Qwen3MoeForCausalLM", describe3);
+pub(super) const QWEN2: Family = Family::decoder("qwen2_moe", "Qwen2MoeForCausalLM", &READING2, describe2);
+pub(super) const QWEN3: Family = Family::decoder("qwen3_moe", "Qwen3MoeForCausalLM", &READING3, describe3);
+
+const READING2: Reading = Reading { class: "Qwen2MoeDecoderLayer", kv_default: Some(16), ..Reading::LLAMA };
+const READING3: Reading = Reading { class: "Qwen3MoeDecoderLayer", kv_default: Some(4), ..qwen3::READING };
 
 fn describe2(c: &Fields<'_>) -> Result<Decoder> {
-    let reading = Reading { class: "Qwen2MoeDecoderLayer", kv_default: Some(16), ..Reading::LLAMA };
-    let read = reading.read(c)?;
+    let read = READING2.read(c)?;
     let mut decoder = Decoder { qkv_bias: c.flag_or("qkv_bias", true)?, ..read };
     late_windows(c, &mut decoder)?;
     let shared = Some(c.size_or("shared_expert_intermediate_size", 5632)?);
@@ -24,7 +26,7 @@ fn describe2(c: &Fields<'_>) -> Result<Decoder> {
 
 fn describe3(c: &Fields<'_>) -> Result<Decoder> {
     let bias = c.flag_or("attention_bias", false)?;
-    let read = Reading { class: "Qwen3MoeDecoderLayer", kv_default: Some(4), ..qwen3::READING }.read(c)?;
+    let read = READING3.read(c)?;
     let mut decoder = Decoder { qk_norm: QkNorm::Head, qkv_bias: bias, out_bias: bias, ..read };
     let window = match c.flag_or("use_sliding_window", false)? {
         true => Some(c.size_or("sliding_window", 4096)?),

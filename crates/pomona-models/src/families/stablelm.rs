@@ -7,11 +7,16 @@ use super::common::{Reading, RopeKeys, only};
 use crate::config::Fields;
 use crate::decoder::{Decoder, Norm, Order};
 use crate::error::Result;
-use crate::gguf::Layout;
+use crate::gguf::{Bias, Layout};
 
 pub(super) const FAMILY: Family = Family {
-    gguf: Some(Layout::named("stablelm")),
-    ..Family::decoder("stablelm", "StableLmForCausalLM", describe)
+    gguf: Some(Layout {
+        parallel_key: true,
+        parallel_by_norm: true,
+        biases: [Bias::Optional, Bias::Never, Bias::Never],
+        ..Layout::named("stablelm")
+    }),
+    ..Family::decoder("stablelm", "StableLmForCausalLM", &READING, describe)
 };
 
 const READING: Reading = Reading {

@@ -6,32 +6,15 @@ use serde_json::Value;
 
 use super::import::ROPE_FREQS;
 use super::metadata::cut_metadata;
+use super::refusals::described;
 use crate::config::Fields;
+use crate::decoder::{Norm, Order};
 use crate::error::Result;
 use crate::model::Model;
 use crate::stock::StockForm;
 use crate::tokenizer::Tokenizer;
 
 const FILE_TYPE: &str = "general.file_type";
-
-/// Why llama.cpp could not run this model from GGUF; empty where it can.
-pub(crate) fn refusals(model: &Model) -> Vec<String> {
-    let found = model.family().filter(|_| !model.is_opaque()).and_then(|f| Some((f, f.gguf?)));
-    let Some((family, layout)) = found else {
-        return vec![format!("\"{}\" has no GGUF layout here", model.architecture)];
-    };
-    let described = Fields::new(&model.path, &model.config).and_then(|f| family.describe(&f));
-    match described {
-        Ok(d) if !layout.activations.contains(&d.activation) => {
-            vec![format!(
-                "its activation is {:?}; llama.cpp computes {:?} for this architecture",
-                d.activation, layout.activations[0]
-            )]
-        }
-        Ok(_) => Vec::new(),
-        Err(e) => vec![e.to_string()],
-    }
-}
 
 /// Metadata of the output: the source's own, cut to the new depth, or made from config and tokenizer. `decoded` is the
 /// type into which everything was decoded, `main` the one that holds most bytes.
@@ -44,6 +27,16 @@ pub(crate) fn metadata(
 ) -> Result<Vec<(String, GgufValue)>> {
     if let Some(file) = model.checkpoint().filter(|c| c.format() == Format::Gguf) {
         let mut out = cut_metadata(file.gguf_metadata(), form.depth, &form.kept);
+        let found = model.family().and_then(|f| Some((f, f.gguf?)));
+        if let Some((family, layout)) = found.filter(|(_, l)| l.window_every.is_some())
+            && let Some(window) = layout.context(&described(model, family, form)?)
+            && let Some((_, value)) =
+                out.iter_mut().find(|(k, _)| *k == format!("{}.context_length", layout.architecture))
+            && value.as_u64().is_some_and(|n| n > window as u64)
+        {
+            notes.push(shorter(window, value.as_u64().unwrap_or(0)));
+            *value = GgufValue::U32(u32::try_from(window).unwrap_or(u32::MAX));
+        }
         if let Some(now) = decoded.and_then(file_type)
             && let Some((_, value)) = out.iter_mut().find(|(k, _)| k == FILE_TYPE)
         {
@@ -87,29 +80,50 @@ fn made(
         out.push((FILE_TYPE.to_owned(), GgufValue::U32(number)));
     }
     let mut put = |key: &str, value: GgufValue| out.push((format!("{arch}.{key}"), value));
-    // llama.cpp has no window for these architectures: within the window the two agree.
-    let window = d.layers.iter().filter_map(|l| l.window).min().unwrap_or(usize::MAX);
-    let context = fields.size_or("max_position_embeddings", 2048)?;
-    if window < context {
-        notes.push(format!("the context is {window} tokens, the window of attention, instead of {context}"));
+    let key = if fields.get("n_positions").is_some() { "n_positions" } else { "max_position_embeddings" };
+    let longest = fields.size_or(key, 2048)?;
+    // Where llama.cpp has no windows, or other blocks have them: within the window the two agree.
+    let window = layout.context(&d).filter(|w| *w < longest);
+    if let Some(window) = window {
+        notes.push(shorter(window, longest as u64));
     }
     let first = d.layers.first();
     put("block_count", size(d.layers.len()));
-    put("context_length", size(context.min(window)));
+    put("context_length", size(window.unwrap_or(longest)));
     put("embedding_length", size(d.width));
     put("feed_forward_length", size(first.map_or(0, |l| l.feed_forward)));
     put("attention.head_count", size(first.map_or(0, |l| l.heads)));
     put("attention.head_count_kv", size(first.map_or(0, |l| l.kv_heads)));
     put("attention.key_length", size(d.head_dim));
     put("attention.value_length", size(d.head_dim));
-    put("attention.layer_norm_rms_epsilon", GgufValue::F32(d.eps as f32));
-    if let Some(rope) = first.and_then(|l| l.rope.as_ref()) {
+    let eps = if d.norm == Norm::Layer { "layer_norm_epsilon" } else { "layer_norm_rms_epsilon" };
+    put(&format!("attention.{eps}"), GgufValue::F32(d.eps as f32));
+    for (key, value) in [("attn_logit_softcapping", d.softcap), ("final_logit_softcapping", d.logit_softcap)]
+    {
+        if let Some(value) = value {
+            put(key, GgufValue::F32(value as f32));
+        }
+    }
+    if layout.window_every.is_some() || layout.architecture == "phi3" {
+        let window = d.layers.iter().find_map(|l| l.window);
+        put("attention.sliding_window", size(window.unwrap_or(0)));
+    }
+    if layout.parallel_key {
+        put("use_parallel_residual", GgufValue::Bool(matches!(d.order, Order::Parallel { .. })));
+    }
+    // The base of blocks that see everything, and beside it that of blocks with a window.
+    let sees_all = d.layers.iter().find(|l| !l.slides).or(first);
+    if let Some(rope) = sees_all.and_then(|l| l.rope.as_ref()) {
         put("rope.dimension_count", size(rope.rotary));
         put("rope.freq_base", GgufValue::F32(rope.theta as f32));
         if let RopeScaling::Linear { factor } = rope.scaling {
             put("rope.scaling.type", text("linear"));
             put("rope.scaling.factor", GgufValue::F32(factor as f32));
         }
+    }
+    if let Some(rope) = d.layers.iter().find(|l| l.slides && layout.window_base).and_then(|l| l.rope.as_ref())
+    {
+        put("rope.freq_base_swa", GgufValue::F32(rope.theta as f32));
     }
     put("vocab_size", size(d.vocab));
     match tokenizer(model, d.vocab) {
@@ -118,6 +132,10 @@ fn made(
         Err(e) => notes.push(format!("no tokenizer is written: {e}")),
     }
     Ok(out)
+}
+
+fn shorter(window: usize, longest: u64) -> String {
+    format!("the context is {window} tokens, the window of attention, instead of {longest}")
 }
 
 fn tokenizer(model: &Model, rows: usize) -> Result<Option<Vec<(String, GgufValue)>>> {
@@ -129,6 +147,8 @@ fn tokenizer(model: &Model, rows: usize) -> Result<Option<Vec<(String, GgufValue
 
 /// The tensor of rotary divisors that the file needs; none where the frequencies are plain.
 pub(crate) fn rope_divisors(model: &Model, graph: &Graph) -> Option<Expr> {
+    // Only files of Llama hold such a table.
+    model.family()?.gguf.filter(|l| l.pairs)?;
     let rope = graph.nodes.iter().find_map(|n| if let Op::Rope(r) = &n.op { Some(r) } else { None })?;
     if model.checkpoint().is_some_and(|c| c.format() == Format::Gguf && c.get(ROPE_FREQS).is_some()) {
         return Some(Expr::copy(ROPE_FREQS));

@@ -4,11 +4,12 @@ use pomona_graph::{Expr, Graph, Recipe, RecipeOutput, RopeScaling};
 use pomona_store::{Checkpoint, Encoding, GgufValue};
 use serde_json::{Value, json};
 
+use super::layout::Layout;
 use super::metadata::Metadata;
 use super::names::{block_of, file_name};
-use super::rows;
+use super::rows::RowOrder;
 use crate::config::{Fields, MAX_DEPTH};
-use crate::decoder::{Decoder, Names};
+use crate::decoder::{Decoder, Names, Norm};
 use crate::error::{Result, tensor_error};
 use crate::families::{self, Family};
 
@@ -29,37 +30,41 @@ pub(crate) fn import(file: &Checkpoint) -> Result<Imported> {
     let (config, family, decoder) = read(file)?;
     let mut graph = decoder.graph("f32")?;
     let import = recipe(file, family, &decoder, &mut graph)?;
-    let unused = unused(file, family.names, &graph)?;
+    let unused = unused(file, family.names(), &graph)?;
     Ok(Imported { config, family, graph, import, unused })
 }
 
 /// The graph that the file's metadata mean once only these of its blocks are left.
 pub(crate) fn cut_graph(file: &Checkpoint, kept: &[usize]) -> Result<Graph> {
+    Ok(cut_decoder(file, kept)?.graph("f32")?)
+}
+
+/// What the file describes, these of its blocks only.
+pub(super) fn cut_decoder(file: &Checkpoint, kept: &[usize]) -> Result<Decoder> {
     let mut decoder = read(file)?.2;
     decoder.layers = kept.iter().filter_map(|i| decoder.layers.get(*i)).cloned().collect();
-    Ok(decoder.graph("f32")?)
+    Ok(decoder)
 }
 
 fn read(file: &Checkpoint) -> Result<(Value, &'static Family, Decoder)> {
     let meta = Metadata::new(file)?;
-    let family = match meta.architecture() {
-        "llama" => families::by_model_type("llama"),
-        "qwen2" => families::by_model_type("qwen2"),
-        "qwen3" => families::by_model_type("qwen3"),
-        _ => None,
-    };
-    let family = family.ok_or_else(|| crate::ModelError::Config {
-        path: file.path().to_owned(),
-        key: "general.architecture".to_owned(),
-        message: format!("is \"{}\"; llama and qwen2 are read from GGUF", meta.architecture()),
-    })?;
-    let config = config(file, &meta, family)?;
+    let (family, layout) =
+        families::by_gguf(meta.architecture()).ok_or_else(|| crate::ModelError::Config {
+            path: file.path().to_owned(),
+            key: "general.architecture".to_owned(),
+            message: format!(
+                "is \"{}\"; {} are read from GGUF",
+                meta.architecture(),
+                families::gguf_names().join(", ")
+            ),
+        })?;
+    let config = config(file, &meta, family, &layout)?;
     let decoder = describe(file, &meta, family, &config)?;
     Ok((config, family, decoder))
 }
 
 /// The config that transformers would have for this file.
-fn config(file: &Checkpoint, meta: &Metadata<'_>, family: &Family) -> Result<Value> {
+fn config(file: &Checkpoint, meta: &Metadata<'_>, family: &Family, layout: &Layout) -> Result<Value> {
     if let Some(n) = meta.get_experts() {
         return Err(meta.fault("expert_count", format!("is {n}; mixtures of experts are not read")));
     }
@@ -77,10 +82,11 @@ fn config(file: &Checkpoint, meta: &Metadata<'_>, family: &Family) -> Result<Val
         None if width % heads == 0 => width / heads,
         None => rotary.ok_or_else(|| meta.fault("attention.key_length", "is missing"))?,
     };
-    for (key, n) in [
-        ("rope.dimension_count", rotary),
-        ("attention.value_length", meta.maybe_size("attention.value_length")?),
-    ] {
+    let values = meta.maybe_size("attention.value_length")?;
+    let partial = family.keys.rope.is_none_or(|r| r.partial.is_some());
+    for (key, n) in
+        [("rope.dimension_count", rotary.filter(|_| !partial)), ("attention.value_length", values)]
+    {
         if n.is_some_and(|n| n != head_dim) {
             return Err(meta.fault(
                 key,
@@ -100,25 +106,43 @@ fn config(file: &Checkpoint, meta: &Metadata<'_>, family: &Family) -> Result<Val
         Encoding::Bf16 => "bfloat16",
         _ => "float32",
     };
+    let keys = family.keys;
     let mut out = json!({
         "architectures": [family.class],
         "model_type": family.model_type,
         "vocab_size": vocab_size,
-        "hidden_size": width,
-        "intermediate_size": feed_forward,
-        "num_hidden_layers": depth,
-        "num_attention_heads": heads,
-        "num_key_value_heads": kv_heads,
-        "head_dim": head_dim,
-        "hidden_act": "silu",
         "max_position_embeddings": meta.maybe_size("context_length")?.unwrap_or(2048),
-        "rms_norm_eps": tidy(meta.positive_or("attention.layer_norm_rms_epsilon", 1e-6)?),
-        "rope_theta": tidy(meta.positive_or("rope.freq_base", 10_000.0)?),
         "tie_word_embeddings": file.get("output.weight").is_none(),
         "torch_dtype": dtype,
     });
+    for (key, n) in [
+        (keys.width, width),
+        (keys.feed_forward, feed_forward),
+        (keys.depth, depth),
+        (keys.heads, heads),
+        (keys.kv_heads, kv_heads),
+    ] {
+        if !key.is_empty() {
+            out[key] = json!(n);
+        }
+    }
+    if !keys.kv_heads.is_empty() {
+        out["head_dim"] = json!(head_dim);
+    }
+    out[keys.activation.0] = json!(keys.activation.1);
+    let eps = if keys.norm == Norm::Layer { "layer_norm_epsilon" } else { "layer_norm_rms_epsilon" };
+    out[keys.eps.0] = json!(tidy(meta.positive_or(&format!("attention.{eps}"), keys.eps.1)?));
+    if let Some(rope) = &keys.rope {
+        out[rope.theta] = json!(tidy(meta.positive_or("rope.freq_base", rope.theta_default)?));
+        if let (Some((key, _)), Some(turning)) = (rope.partial, rotary) {
+            out[key] = json!(turning as f64 / head_dim as f64);
+        }
+    }
+    if !keys.names.positions.is_empty() {
+        out["n_positions"] = json!(file.info("position_embd.weight")?.shape.first());
+    }
+    settings(file, meta, layout, &mut out, (width, heads, head_dim, depth))?;
     if family.model_type == "llama" {
-        out["attention_bias"] = json!(file.get("blk.0.attn_q.bias").is_some());
         out["mlp_bias"] = json!(file.get("blk.0.ffn_up.bias").is_some());
     }
     for (key, ours) in [
@@ -139,6 +163,58 @@ fn config(file: &Checkpoint, meta: &Metadata<'_>, family: &Family) -> Result<Val
         out["rope_scaling"] = scaling;
     }
     Ok(out)
+}
+
+/// What only some architectures have.
+fn settings(
+    file: &Checkpoint,
+    meta: &Metadata<'_>,
+    layout: &Layout,
+    out: &mut Value,
+    (width, heads, head_dim, depth): (usize, usize, usize, usize),
+) -> Result<()> {
+    if layout.softcap {
+        out["attn_logit_softcapping"] = json!(tidy(meta.positive_or("attn_logit_softcapping", 50.0)?));
+    }
+    if layout.logit_softcap {
+        out["final_logit_softcapping"] = json!(tidy(meta.positive_or("final_logit_softcapping", 30.0)?));
+    }
+    if layout.window_every.is_some() {
+        let window = meta.window("attention.sliding_window")?;
+        if window.is_none() && layout.window_base {
+            let message =
+                "is missing; without a window llama.cpp turns every block with one base, which is not read";
+            return Err(meta.fault("attention.sliding_window", message));
+        }
+        out["sliding_window"] = json!(window.unwrap_or(4096));
+        let by_width = layout.scale_depth == Some(depth);
+        out["query_pre_attn_scalar"] = json!(if by_width { width / heads } else { head_dim });
+    } else if layout.architecture == "phi3" {
+        // llama.cpp does not use it: the file says what the model was made with.
+        out["sliding_window"] = json!(meta.window("attention.sliding_window")?);
+    }
+    if layout.window_base {
+        out["rope_theta"] = json!(tidy(meta.positive_or("rope.freq_base", 1e6)?));
+        out["rope_local_base_freq"] = json!(tidy(meta.positive_or("rope.freq_base_swa", 1e4)?));
+    }
+    if layout.parallel_key {
+        let shared = file.get("blk.0.ffn_norm.weight").is_none();
+        let parallel =
+            if layout.parallel_by_norm { shared } else { meta.flag_or("use_parallel_residual", true)? };
+        out["use_parallel_residual"] = json!(parallel);
+    }
+    // GPT-2, Qwen2 and Phi-3 have no choice.
+    let key = match layout.architecture {
+        "llama" | "gptneox" | "qwen3" | "olmo2" | "gemma" | "gemma2" | "gemma3" => "attention_bias",
+        "stablelm" => "use_qkv_bias",
+        _ => return Ok(()),
+    };
+    out[key] = json!(has_qkv_bias(file));
+    Ok(())
+}
+
+fn has_qkv_bias(file: &Checkpoint) -> bool {
+    file.get("blk.0.attn_q.bias").is_some() || file.get("blk.0.attn_qkv.bias").is_some()
 }
 
 impl Metadata<'_> {
@@ -189,7 +265,11 @@ fn describe(file: &Checkpoint, meta: &Metadata<'_>, family: &Family, config: &Va
             return Err(meta.fault("attention.head_count_kv", message));
         }
     }
-    d.qkv_bias = file.get("blk.0.attn_q.bias").is_some();
+    // GGUF holds the weights of norms as they are multiplied.
+    if let Norm::Rms { offset } = &mut d.norm {
+        *offset = 0.0;
+    }
+    d.qkv_bias = has_qkv_bias(file);
     d.out_bias = file.get("blk.0.attn_output.bias").is_some();
     d.mlp_bias = file.get("blk.0.ffn_up.bias").is_some();
     if let Some(divisors) = divisors(file, d.head_dim)? {
@@ -224,18 +304,16 @@ fn as_llama3(divisors: &[f32], theta: f64) -> Option<Value> {
 
 /// Copies, with the rows of q and k put into the graph's order where the file has them in pairs.
 fn recipe(file: &Checkpoint, family: &Family, decoder: &Decoder, graph: &mut Graph) -> Result<Recipe> {
-    let name_of = |n: &str| file_name(family.names, n).into_iter().collect();
+    let name_of = |n: &str| file_name(family.names(), n).into_iter().collect();
     let mut out = crate::model::import_by_name(file.path(), graph, file, &name_of, &|_| false)?;
-    if family.gguf.is_some_and(|l| l.pairs) {
-        for o in &mut out.outputs {
-            let block = |name: &str| file_name(family.names, name).and_then(|n| block_of(&n).map(|(i, _)| i));
-            let Some(query) = rows::rotary(&o.name) else { continue };
-            let Some(layer) = block(&o.name).and_then(|i| decoder.layers.get(i)) else { continue };
-            let heads = if query { layer.heads } else { layer.kv_heads };
-            let RecipeOutput { expr, .. } = o;
-            let copy = std::mem::replace(expr, Expr::copy(""));
-            *expr = rows::from_pairs(heads, decoder.head_dim, copy);
-        }
+    let names = family.names();
+    let block = |name: &str| file_name(names, name).and_then(|n| block_of(&n).map(|(i, _)| i));
+    for o in &mut out.outputs {
+        let Some(layer) = block(&o.name).and_then(|i| decoder.layers.get(i)) else { continue };
+        let RecipeOutput { name, expr, .. } = o;
+        let order = RowOrder::of(family, name, (layer.heads, layer.kv_heads, decoder.head_dim));
+        let copy = std::mem::replace(expr, Expr::copy(""));
+        *expr = order.to_graph(copy);
     }
     Ok(out)
 }

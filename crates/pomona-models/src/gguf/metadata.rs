@@ -72,6 +72,20 @@ impl<'a> Metadata<'a> {
         n.ok_or_else(|| self.fault(key, format!("is {}; a number above 0 was expected", show(v))))
     }
 
+    /// A truth value.
+    pub(super) fn flag_or(&self, key: &str, default: bool) -> Result<bool> {
+        let Some(v) = self.get(key) else { return Ok(default) };
+        v.as_bool().ok_or_else(|| self.fault(key, format!("is {}; true or false was expected", show(v))))
+    }
+
+    /// A window: 0 means none.
+    pub(super) fn window(&self, key: &str) -> Result<Option<usize>> {
+        match self.get(key) {
+            Some(v) if v.as_u64() == Some(0) => Ok(None),
+            _ => self.maybe_size(key),
+        }
+    }
+
     pub(super) fn text_or(&self, key: &str, default: &'static str) -> Result<&'a str> {
         let Some(v) = self.get(key) else { return Ok(default) };
         v.as_str().ok_or_else(|| self.fault(key, format!("is {}; a string was expected", show(v))))

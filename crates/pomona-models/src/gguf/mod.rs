@@ -5,10 +5,12 @@ mod import;
 mod layout;
 mod metadata;
 mod names;
+mod refusals;
 mod rows;
 
-pub(crate) use export::{metadata, refusals, rope_divisors};
+pub(crate) use export::{metadata, rope_divisors};
 pub(crate) use import::{ROPE_FREQS, cut_graph, import};
-pub(crate) use layout::{EXACT_GELUS, GELUS, Layout};
+pub(crate) use layout::{Bias, EXACT_GELUS, GELUS, Layout};
 pub(crate) use names::file_name;
-pub(crate) use rows::{from_pairs, to_pairs};
+pub(crate) use refusals::refusals;
+pub(crate) use rows::RowOrder;

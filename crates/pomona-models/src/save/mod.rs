@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use pomona_graph::{Graph, Recipe, compose};
+use pomona_graph::{Graph, Op, Recipe, Slot, compose};
 use pomona_store::{
     GgufWriter, OnnxWriter, OutputDir, OutputOptions, SafetensorsWriter, TensorSink, TensorSpec,
 };
@@ -26,7 +26,7 @@ use crate::verify::verify_output;
 use crate::{gguf, onnx};
 pub use options::{Figure, OutputFormat, SaveOptions, SavedReport};
 pub(crate) use side::{pretty, set_dtype};
-pub(crate) use weights::{Planned, carried};
+pub(crate) use weights::{Planned, carried, norm_offsets};
 
 /// Room for headers and the index beside weights, side files and manifest.
 const HEADER_BYTES: u64 = 16 << 20;
@@ -134,7 +134,7 @@ fn choose(
         (OutputFormat::Hf, Err(reasons)) => Err(refuse("a stock directory", reasons)),
         (OutputFormat::Gguf, Err(reasons)) => Err(refuse("GGUF", reasons)),
         (OutputFormat::Gguf, Ok(form)) => {
-            let reasons = gguf::refusals(model);
+            let reasons = gguf::refusals(model, &form);
             if reasons.is_empty() {
                 Ok((OutputFormat::Gguf, Some(form)))
             } else {
@@ -307,6 +307,7 @@ fn manifest(
     let mut components = Vec::with_capacity(parts.len());
     for part in parts {
         let mut graph = part.graph.clone().into_owned();
+        as_stored(&mut graph, part, format);
         for t in &mut graph.tensors {
             if let Some(dtype) = part.planned.dtypes.get(&t.name) {
                 t.dtype.clone_from(dtype);
@@ -344,6 +345,21 @@ fn manifest(
         components,
     };
     manifest.to_json()
+}
+
+/// Norms add to their weights what the output's files leave out.
+fn as_stored(graph: &mut Graph, part: &Part<'_>, format: OutputFormat) {
+    let names: Vec<String> = graph.tensors.iter().map(|t| t.name.clone()).collect();
+    let shifts = part.form.as_ref().map(|f| &f.shifts);
+    for node in &mut graph.nodes {
+        let Op::RmsNorm { offset, .. } = &mut node.op else { continue };
+        let name = node.weights.get(&Slot::Weight).and_then(|t| names.get(t.0 as usize));
+        match (format, name) {
+            (OutputFormat::Gguf, _) => *offset = 0.0,
+            (OutputFormat::Hf, Some(name)) => *offset -= shifts.and_then(|s| s.get(name)).unwrap_or(&0.0),
+            _ => {}
+        }
+    }
 }
 
 /// The last part of the source's path, or of a hub snapshot's repository.

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use pomona_graph::{Expr, Graph, Op, Recipe, RecipeOutput};
+use pomona_graph::{Expr, Graph, Op, Recipe, RecipeOutput, Slot, Term};
 use pomona_store::onnx::{OnnxModel, element};
 use pomona_store::{Checkpoint, Encoding, Format, TensorSpec};
 
 use crate::error::{Result, tensor_error};
+use crate::families::Family;
+use crate::gguf::RowOrder;
 use crate::model::{Component, Model, flipped};
 use crate::recipe_exec::{WriteItem, result_of, sources};
 use crate::stock::StockForm;
@@ -102,6 +104,8 @@ pub(super) fn safetensors(
         let name = form.map_or_else(|| t.name.clone(), |f| f.numbers.apply(&t.name));
         let turned = form.is_some() && known.is_some_and(|k| k.transposed(&t.name));
         let expr = if turned { flipped(decoded(expr, planner.checkpoint)?) } else { expr };
+        let shift = form.and_then(|f| f.shifts.get(&t.name)).copied().unwrap_or(0.0);
+        let expr = shifted(expr, &t.shape, shift);
         let keep = |e: Encoding| if e.safetensors_name().is_some() { e } else { Encoding::F32 };
         let choose = |e: Encoding, _: &[usize]| if is_float(e) { dtype.unwrap_or(keep(e)) } else { e };
         let encoding = planner.item(name.clone(), expr, choose)?.spec.encoding;
@@ -142,8 +146,9 @@ pub(super) fn gguf(
 ) -> Result<Planned> {
     let from_gguf = component.checkpoint.as_ref().is_some_and(|c| c.format() == Format::Gguf);
     let mut planner = Planner::new(&component.path, component.checkpoint.as_ref());
-    let names = model.family().map_or(&crate::decoder::LLAMA, |f| f.names);
-    let pairs = model.family().and_then(|f| f.gguf).is_some_and(|l| l.pairs);
+    let family = model.family();
+    let names = family.map_or(&crate::decoder::LLAMA, Family::names);
+    let offsets = norm_offsets(edited);
     // llama.cpp's kernels take norms and biases as f32 only; a file that it wrote itself stays as it is.
     let choose = |e: Encoding, shape: &[usize]| match dtype {
         _ if !is_float(e) => e,
@@ -157,12 +162,10 @@ pub(super) fn gguf(
         let expr = expr_of(&planner.path, whole, &t.name)?.clone();
         let name = gguf::file_name(names, &form.numbers.apply(&t.name))
             .ok_or_else(|| tensor_error(&planner.path, &t.name, "has no name in GGUF"))?;
-        let heads = if pairs { rotary_heads(edited, &t.name) } else { None };
-        let copy = Expr::copy(&name);
-        let (expr, import) = match heads {
-            Some((heads, dim)) => (gguf::to_pairs(heads, dim, expr), gguf::from_pairs(heads, dim, copy)),
-            None => (expr, copy),
-        };
+        let order = family.map_or(RowOrder::Same, |f| row_order(f, edited, &t.name));
+        let import = order.to_graph(Expr::copy(&name));
+        let offset = offsets.get(t.name.as_str()).copied().unwrap_or(0.0);
+        let expr = shifted(order.to_file(expr), &t.shape, offset);
         let encoding = planner.item(name, expr, choose)?.spec.encoding;
         planner.record(&t.name, &t.shape, encoding, import);
     }
@@ -211,14 +214,40 @@ pub(super) fn onnx(
     Ok(planned)
 }
 
-/// Heads and their width where a tensor's rows are turned: those of the rotary node beside its projection.
-fn rotary_heads(graph: &Graph, tensor: &str) -> Option<(usize, usize)> {
-    let (module, _) = tensor.rsplit_once('.')?;
-    let node = graph.find_node(&(module.strip_suffix("_proj")?.to_owned() + "_rope"))?;
-    match &graph.node(node).op {
-        Op::Rope(rope) => Some((rope.heads, rope.rotary)),
-        _ => None,
+/// How the rows of a tensor lie in GGUF: by the attention of its block, whose heads may be fewer than the config's.
+fn row_order(family: &Family, graph: &Graph, tensor: &str) -> RowOrder {
+    let names = family.names();
+    let inside = tensor.strip_prefix(names.blocks).and_then(|r| r.strip_prefix('.'));
+    let Some((block, _)) = inside.and_then(|r| r.split_once('.')) else { return RowOrder::Same };
+    let at = |name: &str| format!("{}.{block}.{}.{name}", names.blocks, names.attention);
+    let Some(node) = graph.find_node(&at("attention")) else { return RowOrder::Same };
+    let Op::Attention(a) = &graph.node(node).op else { return RowOrder::Same };
+    let width = graph.node(node).inputs.first().and_then(|v| graph.value(*v).shape.last()?.as_int());
+    let head = width.and_then(|w| usize::try_from(w).ok()).map_or(0, |w| w / a.heads.max(1));
+    RowOrder::of(family, tensor, (a.heads, a.kv_heads, head))
+}
+
+/// What is added to the stored weights of RMSNorms, by tensor, where it is not zero.
+pub(crate) fn norm_offsets(graph: &Graph) -> BTreeMap<&str, f64> {
+    let mut out = BTreeMap::new();
+    for n in &graph.nodes {
+        if let (Op::RmsNorm { offset, .. }, Some(t)) = (&n.op, n.weights.get(&Slot::Weight))
+            && *offset != 0.0
+        {
+            out.insert(graph.tensor(*t).name.as_str(), *offset);
+        }
     }
+    out
+}
+
+/// `expr + by`, of a vector, in f32: rounding to the source's type would lose what it keeps beside a large number.
+fn shifted(expr: Expr, shape: &[usize], by: f64) -> Expr {
+    if by == 0.0 {
+        return expr;
+    }
+    let values = vec![by as f32; shape.iter().product()];
+    let term = |e| Term { weight: 1.0, product: vec![e] };
+    Expr::WeightedSum { terms: vec![term(expr), term(Expr::Literal { values, shape: shape.to_vec() })] }
 }
 
 /// The encoding that holds most bytes: what the output calls its type.

@@ -7,6 +7,8 @@ import os
 import shutil
 import sys
 
+import gguf
+import numpy
 import torch
 import transformers
 from transformers import (
@@ -14,7 +16,7 @@ from transformers import (
     MixtralConfig, Olmo2Config, OPTConfig, Phi3Config, Qwen2MoeConfig, Qwen3Config, Qwen3MoeConfig, StableLmConfig,
 )
 
-from make_goldens import LOGIT_POSITIONS, SHAPE, TOKENS, VOCAB, check_old_layout, logits_of, old_layout, reopened, rounded, seeded_model
+from make_goldens import add_tokenizer, LOGIT_POSITIONS, SHAPE, TOKENS, VOCAB, check_old_layout, logits_of, old_layout, reopened, rounded, seeded_model
 
 NO_FF = {k: v for k, v in SHAPE.items() if k != "intermediate_size"}
 GPT2 = dict(vocab_size=VOCAB, n_embd=32, n_head=4, n_positions=64, bos_token_id=1, eos_token_id=2)
@@ -50,7 +52,7 @@ CASES = {
     ),
     "gemma2": dict(
         config=Gemma2Config(
-            **SHAPE, num_hidden_layers=4, num_key_value_heads=2, head_dim=8, sliding_window=6, query_pre_attn_scalar=10,
+            **SHAPE, num_hidden_layers=4, num_key_value_heads=2, head_dim=8, sliding_window=6, query_pre_attn_scalar=8,
             attn_logit_softcapping=3.0, final_logit_softcapping=4.0,
         ),
         old=dict(rope_theta=10000.0),
@@ -125,9 +127,21 @@ CASES = {
             moe_intermediate_size=16, norm_topk_prob=True,
         ),
     ),
+    # What GGUF can hold: no windows, and Gemma 3's with every sixth block as llama.cpp numbers them.
+    "qwen3_plain": dict(config=Qwen3Config(**SHAPE, num_hidden_layers=2, num_key_value_heads=2, head_dim=12)),
+    "gemma3_six": dict(
+        config=Gemma3TextConfig(
+            **SHAPE | dict(hidden_size=16, num_attention_heads=2, intermediate_size=24), num_hidden_layers=7, num_key_value_heads=1,
+            head_dim=8, sliding_window=6, query_pre_attn_scalar=8,
+            rope_parameters=dict(
+                sliding_attention=dict(rope_type="default", rope_theta=10000.0),
+                full_attention=dict(rope_type="linear", factor=2.0, rope_theta=1000000.0),
+            ),
+        ),
+    ),
 }
 # Blocks taken out for `without_block`; 1 where nothing is said.
-BLOCK = {"gemma2": 2, "gemma3": 1, "qwen2_moe": 0, "qwen3": 0}
+BLOCK = {"gemma2": 2, "gemma3_six": 6, "gemma3": 1, "qwen2_moe": 0, "qwen3": 0}
 
 
 def blocks_of(model):
@@ -159,6 +173,78 @@ def expected(path, name, seed):
     }
 
 
+# GGUF twins, laid out as llama.cpp's converter does it, by architecture.
+TWINS = {
+    "qwen3_plain": "qwen3", "gpt2": "gpt2", "gpt_neox": "gptneox", "gpt_neox_sequential": "gptneox", "gemma": "gemma",
+    "gemma2": "gemma2", "gemma3_six": "gemma3", "phi3": "phi3", "olmo2": "olmo2", "stablelm": "stablelm",
+    "stablelm_parallel": "stablelm",
+}
+
+
+def write_gguf(path, architecture, out):
+    model = reopened(path)
+    c = model.config
+    text = c.to_dict()
+    depth, width, heads = c.num_hidden_layers, c.hidden_size, c.num_attention_heads
+    kv_heads = getattr(c, "num_key_value_heads", heads)
+    head_dim = text.get("head_dim") or width // heads
+    writer = gguf.GGUFWriter(out, architecture)
+    writer.add_name(os.path.basename(path))
+    writer.add_type(gguf.GGUFType.MODEL)
+    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
+    writer.add_block_count(depth)
+    writer.add_context_length(c.max_position_embeddings)
+    writer.add_embedding_length(width)
+    writer.add_feed_forward_length(text.get("intermediate_size") or text.get("n_inner") or 4 * width)
+    writer.add_head_count(heads)
+    if architecture == "gpt2":
+        writer.add_layer_norm_eps(c.layer_norm_epsilon)
+    elif architecture in ("gptneox", "stablelm"):
+        writer.add_layer_norm_eps(c.layer_norm_eps)
+        writer.add_parallel_residual(c.use_parallel_residual)
+    else:
+        writer.add_layer_norm_rms_eps(c.rms_norm_eps)
+    if architecture not in ("gpt2", "gptneox"):
+        writer.add_head_count_kv(kv_heads)
+    if architecture.startswith("gemma") or architecture == "qwen3":
+        writer.add_key_length(head_dim)
+        writer.add_value_length(head_dim)
+    if architecture in ("gemma2", "gemma3", "phi3"):
+        writer.add_sliding_window(c.sliding_window or 0)
+    if architecture == "gemma2":
+        writer.add_attn_logit_softcapping(c.attn_logit_softcapping)
+        writer.add_final_logit_softcapping(c.final_logit_softcapping)
+    rope = text.get("rope_parameters")
+    if architecture == "gemma3":
+        rope = rope["full_attention"]
+        if rope["rope_type"] == "linear":
+            writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+            writer.add_rope_scaling_factor(rope["factor"])
+    if rope:
+        writer.add_rope_freq_base(rope["rope_theta"])
+    if architecture in ("gptneox", "stablelm", "phi3"):
+        writer.add_rope_dimension_count(int(head_dim * rope.get("partial_rotary_factor", 1.0)))
+    add_tokenizer(writer)
+    kind = next(a for a, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
+    names = gguf.get_tensor_name_map(kind, depth)
+    for name, values in model.state_dict().items():
+        if name.endswith((".attn.bias", ".masked_bias", "rotary_emb.inv_freq")) or (c.tie_word_embeddings and "lm_head" in name):
+            continue
+        values = values.numpy()
+        if architecture == "gpt2" and name.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight")):
+            values = values.T
+        if architecture == "gptneox" and "query_key_value" in name:
+            values = values.reshape(heads, 3, head_dim, *values.shape[1:]).swapaxes(0, 1).reshape(values.shape)
+        if architecture.startswith("gemma") and name.endswith("norm.weight"):
+            values = values + 1
+        name = name.replace("lm_head.", "embed_out.") if architecture == "gptneox" else name
+        writer.add_tensor(names.get_name(name, try_suffixes=(".weight", ".bias")), numpy.ascontiguousarray(values))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 def main():
     root = sys.argv[1] if len(sys.argv) > 1 else os.path.dirname(os.path.abspath(__file__))
     wanted = sys.argv[2:] or list(CASES)
@@ -179,6 +265,8 @@ def main():
         with open(f"{path}/expected.json", "w") as file:
             json.dump(expected(path, name, 100 + seed), file)
             file.write("\n")
+        if name in TWINS:
+            write_gguf(path, TWINS[name], os.path.join(root, f"{name}.gguf"))
         print(name, sorted(os.listdir(path)), os.path.getsize(f"{path}/model.safetensors"))
 
 
