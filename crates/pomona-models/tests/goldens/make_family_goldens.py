@@ -189,7 +189,8 @@ def write_gguf(path, architecture, out):
     kv_heads = getattr(c, "num_key_value_heads", heads)
     head_dim = text.get("head_dim") or width // heads
     writer = gguf.GGUFWriter(out, architecture)
-    writer.add_name(os.path.basename(path))
+    # llama.cpp looks for tokens of Phi-3 where a name has it.
+    writer.add_name("tiny")
     writer.add_type(gguf.GGUFType.MODEL)
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
     writer.add_block_count(depth)
