@@ -1,15 +1,20 @@
 #!/bin/sh
-# Writes every golden ONNX file (and others named on the command line) again and compares both in ONNX Runtime.
+# What is written as ONNX, in ONNX Runtime: every golden file (and others named on the command line) written again, against the
+# original; every golden file cut by a plan, with random cuts of some, and every architecture, against what the tests say they compute.
 #   scripts/check_onnx_all.sh [FILE.onnx ...]
-# POMONA: the program (target/release/pomona). PYTHON: with onnx, onnxruntime and numpy. OPSETS: "17 22".
+# POMONA: the program (target/release/pomona). PYTHON: with onnx, onnxruntime, numpy and safetensors. OPSETS: "17 22".
+# CASES=no leaves out what needs cargo: cuts and architectures.
 set -u
 pomona=${POMONA:-target/release/pomona}
 python=${PYTHON:-python3}
-here=$(dirname "$0")
+here=$(cd "$(dirname "$0")" && pwd)
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 bad=0
+files=0
+written=0
 for file in "$here"/../crates/pomona-task/tests/goldens/onnx/*.onnx "$@"; do
+    files=$((files + 1))
     for opset in ${OPSETS:-17 18 20 21 22}; do
         rm -rf "$out/o"
         if ! "$pomona" --quiet export "$file" -o "$out/o" --format onnx --opset "$opset" >"$out/log" 2>&1; then
@@ -18,8 +23,24 @@ for file in "$here"/../crates/pomona-task/tests/goldens/onnx/*.onnx "$@"; do
         elif ! "$python" "$here/check_onnx.py" "$out/o/model.onnx" --against "$file" --positive p,sigma >"$out/log" 2>&1; then
             echo "FAILED $(basename "$file") as $opset: $(tail -5 "$out/log")"
             bad=1
+        else
+            written=$((written + 1))
         fi
     done
     echo "checked $(basename "$file")"
 done
+echo "$files files, $written written again and equal"
+if [ "${CASES:-yes}" = yes ]; then
+    if ! (cd "$here/.." && POMONA_ONNX_OUT="$out/cases" cargo test --release --workspace \
+        --test onnx_files --test onnx_cuts --test onnx_architectures) >"$out/log" 2>&1; then
+        echo "FAILED: $(tail -20 "$out/log")"
+        bad=1
+    fi
+    "$python" "$here/check_onnx.py" --cases "$out/cases" >"$out/log" 2>&1 || bad=1
+    grep FAILED "$out/log"
+    for kind in planned cut; do
+        echo "$(grep -c "^${kind}_.*accepted" "$out/log") $kind files accepted"
+    done
+    echo "$(grep accepted "$out/log" | grep -cv "^planned_\|^cut_") files of architectures accepted"
+fi
 exit $bad

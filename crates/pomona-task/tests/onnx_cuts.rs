@@ -116,7 +116,7 @@ fn check(name: &str) {
 
 #[test]
 fn cut_convolutional_networks_equal_the_masked_ones() {
-    for name in ["cnn_opset7", "cnn_opset13", "cnn_opset22", "nhwc", "gan", "unet", "external"] {
+    for name in ["cnn_opset7", "cnn_opset13", "cnn_opset22", "nhwc", "gan", "unet", "external", "qdq"] {
         check(name);
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::links::{Axis, AxisMap};
+use super::notes::cut_notes;
 use crate::dim::Dim;
 use crate::edit::Work;
 use crate::graph::{Graph, Node, Value};
@@ -57,7 +58,6 @@ pub(crate) fn cut(
             .map_err(|why| format!("`{}` ({}): {why}", node.path, node.op.name()))?;
         ops.push(op);
     }
-    let mut touched: HashSet<TensorId> = HashSet::new();
     for i in 0..work.graph.tensors.len() {
         let id = TensorId(i as u32);
         for axis in 0..work.graph.tensors[i].shape.len() {
@@ -69,7 +69,6 @@ pub(crate) fn cut(
                         def.name
                     ));
                 }
-                touched.insert(id);
                 def.shape[axis] = indices.len();
                 let mut expr = std::mem::replace(&mut work.exprs[i], crate::Expr::copy(""));
                 // Quantised rows are cut as they are; along a row the blocks must be opened first.
@@ -82,16 +81,8 @@ pub(crate) fn cut(
         }
     }
     for node in &work.graph.nodes {
-        let quantised = work.graph.annotations.get(&node.path).is_some_and(|list| {
-            list.iter().any(|a| {
-                matches!(a, crate::Annotation::Quantisation { .. } | crate::Annotation::Adapter { .. })
-            })
-        });
-        if quantised && node.weights.values().any(|t| touched.contains(t)) {
-            return Err(format!(
-                "`{}` has a quantisation or adapter of its old width: cut first, then annotate",
-                node.path
-            ));
+        if let Some(notes) = work.graph.annotations.get_mut(&node.path) {
+            *notes = cut_notes(node, notes, |axis| kept.of(axis))?;
         }
     }
     for state in 0..work.graph.states.len() {

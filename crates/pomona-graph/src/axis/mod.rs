@@ -10,6 +10,7 @@ mod cut;
 mod layout;
 mod links;
 mod listing;
+mod notes;
 mod recurrent;
 mod relations;
 mod runs;

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use pomona_cost::{CostReport, Device as CostDevice};
-use pomona_graph::{ChannelGroup, Edit, Graph, PLAN_VERSION, Plan, Target, apply, channel_groups};
+use pomona_graph::{
+    ChannelGroup, Edit, Graph, PLAN_VERSION, Plan, Target, apply, channel_groups, coupled_groups,
+};
 use pomona_task::{Objective, Weights};
 
 use crate::budget::{bound, measure, report, shown};
@@ -138,12 +140,34 @@ pub fn score(
 pub fn open_groups(graph: &Graph) -> Result<Vec<ChannelGroup>> {
     let groups = channel_groups(graph)?;
     if groups.is_empty() {
-        return Err(PruneError::Unfit(format!(
-            "`{}` has no axis group that can be cut; `pomona inspect --groups` says why",
-            graph.name
-        )));
+        return Err(PruneError::Unfit(nothing_to_cut(graph)?));
     }
     Ok(groups)
+}
+
+/// Why no group can be cut: the reasons, most frequent first, each with a tensor.
+fn nothing_to_cut(graph: &Graph) -> Result<String> {
+    let mut reasons: Vec<(String, String, usize)> = Vec::new();
+    for group in coupled_groups(graph)? {
+        let Some(why) = group.locked.filter(|w| !w.starts_with("it is an axis of the kernel")) else {
+            continue;
+        };
+        match reasons.iter_mut().find(|(r, ..)| *r == why) {
+            Some((.., n)) => *n += 1,
+            None => reasons.push((why, group.name, 1)),
+        }
+    }
+    reasons.sort_by_key(|r| std::cmp::Reverse(r.2));
+    let listed: Vec<String> =
+        reasons.iter().take(3).map(|(why, name, _)| format!("`{name}`: {why}")).collect();
+    let why = match listed.is_empty() {
+        true => "it has no weights".to_owned(),
+        false => listed.join("; "),
+    };
+    Ok(format!(
+        "`{}` has no axis group that can be cut: {why}. `pomona inspect --groups` lists all",
+        graph.name
+    ))
 }
 
 fn score_group(
