@@ -38,6 +38,9 @@ EXPECTED = {
     "terrain": {"Attention": 28, "GroupNorm": 139, "silu": 114, "Softmax": 0, "InstanceNorm": 0, "sigmoid": 0, "MatMul": 0},
     "focus": {"Attention": 12, "LayerNorm": 25, "gelu": 12, "Softmax": 0, "MatMul": 0, "Reduce": 0, "erf": 0},
 }
+# What an `inside` cut leaves whole: the streams that blocks add to, and the embeddings of sigma and difficulty.
+STREAMS = {"terrain": ("network.time_embed", "network.label_emb", "*unsqueeze_4", "*.out_layers.3", "network.input_blocks.0.0"),
+           "focus": ("backbone.embeddings.patch_embeddings.projection",)}
 TITLES = {"l1": "l1", "random": "random (mean of 3 seeds)", "snp": "SNP"}
 
 
@@ -177,14 +180,17 @@ def has_snp():
 
 
 def variants(net):
-    """Name, criterion, flags of the plan."""
+    """Name, criterion, which channels in which order, flags of the plan."""
+    whole = [flag for name in STREAMS[net] for flag in ("--protect-groups", name)]
     for criterion in ("l1", "random") + (("snp",) if net == "focus" and has_snp() else ()):
         for order in ("uniform", "global"):
             if criterion == "snp" and order == "global":
                 continue
             for rounding in ("", "-round8"):
                 flags = ["--global"] * (order == "global") + ["--round", "8"] * bool(rounding)
-                yield f"{net}-{criterion}-{order}{rounding}", criterion, order, flags
+                yield f"{net}-{criterion}-{order}{rounding}", criterion, order, ["--target", "macs=70%", *flags]
+        for cut in (30, 10) if criterion != "snp" else ():
+            yield f"{net}-{criterion}-inside-{cut}", criterion, "inside", ["--target", f"macs={100 - cut}%", *whole]
 
 
 def pruned(net, name, criterion, flags, seed):
@@ -195,7 +201,7 @@ def pruned(net, name, criterion, flags, seed):
     if not scores.exists():
         how = snp_data(net) if criterion == "snp" else ["--criterion", criterion]
         pomona("score", model, *method, *how, "--seed", seed, "-o", scores)
-    pomona("plan", model, *method, "--scores", scores, "--target", "macs=70%", *flags, "-o", plan, "--force")
+    pomona("plan", model, *method, "--scores", scores, *flags, "-o", plan, "--force")
     if not (out / "model.onnx").exists():
         shutil.rmtree(out, ignore_errors=True)
         pomona("apply", model, "--plan", plan, "-o", out)
@@ -226,12 +232,12 @@ def cut(net, name, criterion, order, flags, data, dense):
     mean = {k: statistics.mean(r[k] for r in rows) for k in rows[0] if k != "seed"}
     before = plan["before"]
     method = "snp" if criterion == "snp" else "filters"
-    write(name, {"what": f"{net}.onnx, 30 % fewer MACs, no retraining", "criterion": criterion, "order": order,
+    write(name, {"what": f"{net}.onnx cut to {flags[1]}, no retraining", "criterion": criterion, "order": order,
                  "round": 8 if "8" in flags else 1, "parameters": round(mean["parameters"]), "macs": round(mean["macs"]),
                  "parameters_dense": before["parameters"], "macs_dense": before["macs"],
                  "relative_l2": round(mean["relative_l2"], 4), "max_distance": round(mean["max_distance"], 4),
                  "file_bytes": round(mean["bytes"]), "samples": len(dense), "runs": rows},
-          f"pomona plan {net}.onnx --method {method} --scores scores.json --target macs=70% {' '.join(flags)} -o plan.json && "
+          f"pomona plan {net}.onnx --method {method} --scores scores.json {' '.join(flags)} -o plan.json && "
           f"pomona apply {net}.onnx --plan plan.json -o OUT".replace("  ", " "))
 
 
@@ -292,9 +298,8 @@ def relief(height):
 def picture(data, dense):
     rows = (1, 4, 7)
     columns = [("dense", dense)]
-    for name, title in (("l1-uniform", "l1, uniform"), ("l1-global", "l1, global"), ("random-uniform", "random")):
-        seed = SEEDS[0] if name.startswith("random") else SEED
-        columns.append((title, outputs(WORK / f"terrain-{name}-{seed}" / "model.onnx", data)))
+    for name, title in (("l1-uniform", "l1, uniform"), ("l1-inside-30", "l1, inside"), ("l1-inside-10", "l1, inside, 10 %")):
+        columns.append((title, outputs(WORK / f"terrain-{name}-{SEED}" / "model.onnx", data)))
     sheet = Image.new("RGB", (132 * len(columns) + 4, 132 * len(rows) + 20), "white")
     draw = ImageDraw.Draw(sheet)
     for c, (title, values) in enumerate(columns):
@@ -324,6 +329,7 @@ def table(net):
     for name, criterion, order, _ in variants(net):
         r = row(name)
         title = f"{TITLES[criterion]}, {order}" + (", `--round 8`" if r["round"] == 8 else "")
+        title += ", 10 % only" if name.endswith("-10") else ""
         lines.append(f"| {title} | {r['parameters']:,} | {r['macs'] / 1e9:.2f} G | {r['relative_l2']:.4f} | {r['max_distance']:.3f} | "
                      f"{ms(times[name], 1)} | {ms(times[name], 4)} |")
     c = row(f"constant-{net}")

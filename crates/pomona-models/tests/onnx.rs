@@ -233,6 +233,25 @@ fn data_outside_the_directory_are_refused() {
     assert!(message.contains("n.onnx.data"), "{message}");
 }
 
+#[cfg(unix)]
+#[test]
+fn links_out_of_the_directory_are_refused_but_a_cache_of_links_is_read() {
+    use std::os::unix::fs::symlink;
+    let dir = tempfile::tempdir().unwrap();
+    let path = write(dir.path(), &two_layers(), WEIGHTS, 8);
+    let data = path.with_file_name("m.onnx.data");
+    let blobs = dir.path().join("blobs");
+    std::fs::create_dir(&blobs).unwrap();
+    std::fs::rename(&data, blobs.join("1")).unwrap();
+    symlink("../blobs/1", &data).unwrap();
+    let message = refusal(&path);
+    assert!(message.contains("`m.onnx.data`") && message.contains("leads out"), "{message}");
+    // The layout of a hub's cache: model and data are links to one folder.
+    std::fs::rename(&path, blobs.join("2")).unwrap();
+    symlink("../blobs/2", &path).unwrap();
+    assert_eq!(open(&path).unwrap().graph().unwrap().nodes.len(), 3);
+}
+
 #[test]
 fn data_that_end_early_are_refused() {
     let dir = tempfile::tempdir().unwrap();

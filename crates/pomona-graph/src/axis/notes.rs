@@ -42,9 +42,9 @@ fn cut_note(
             if let Some(indices) = axis.and_then(along).and_then(kept)
                 && block.is_none()
             {
-                let per =
-                    |list: &[f32]| indices.iter().filter_map(|i| list.get(*i as usize).copied()).collect();
-                *scales = per(scales);
+                let stay = |i: &u32| scales.get(*i as usize).copied();
+                let left = indices.iter().filter_map(stay).collect();
+                *scales = left;
                 let zeros = indices.iter().filter_map(|i| zero_points.get(*i as usize).copied()).collect();
                 *zero_points = zeros;
             }

@@ -59,5 +59,22 @@ fn beside(path: &Path, location: &str) -> std::result::Result<PathBuf, String> {
     if location.is_empty() || !normal || location.contains('\\') {
         return Err(format!("is stored in `{location}`, which is not a name inside the model's directory"));
     }
-    Ok(path.parent().unwrap_or(Path::new("")).join(name))
+    let dir = path.parent().unwrap_or(Path::new(""));
+    let file = dir.join(name);
+    if leaves(path, dir, &file) {
+        return Err(format!(
+            "is stored in `{location}`, a link that leads out of the model's directory: copy what it points to there"
+        ));
+    }
+    Ok(file)
+}
+
+/// Whether links lead to a file outside the directory. A model that is itself a link, as in a hub's cache, may have its data
+/// beside what it points to.
+fn leaves(model: &Path, dir: &Path, file: &Path) -> bool {
+    let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+    // What is not there is reported where it is opened.
+    let (Ok(real), Ok(home)) = (file.canonicalize(), dir.canonicalize()) else { return false };
+    let stored = model.canonicalize().ok().and_then(|m| m.parent().map(Path::to_owned));
+    !real.starts_with(&home) && stored.is_none_or(|s| real.parent() != Some(s.as_path()))
 }
