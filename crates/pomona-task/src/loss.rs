@@ -30,7 +30,8 @@ pub fn nll_gradient(logits: &mut [f32], vocab: usize, targets: &[u32], scale: f6
     });
 }
 
-fn log_sum_exp(row: &[f32]) -> f64 {
+/// ln of the sum of exp, without overflow.
+pub(crate) fn log_sum_exp(row: &[f32]) -> f64 {
     let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     if !max.is_finite() {
         return f64::from(max);

@@ -369,6 +369,8 @@ pub enum Task {
     Perplexity,
     /// Share of pictures whose likeliest class is the right one
     Top1,
+    /// How alike the predictions are to those of another model: the same likeliest class, and KL divergence
+    Agreement,
 }
 
 #[derive(Debug, Args)]
@@ -379,9 +381,15 @@ pub struct Eval {
     #[arg(long, value_enum)]
     pub task: Task,
     /// Text, FILE or FILE:FROM-TO in lines; without it text that the model writes. Of pictures a directory with a folder for
-    /// each class, or a .csv of files and labels
+    /// each class, or a .csv of files and labels; for agreement any directory of pictures
     #[arg(long)]
     pub data: Option<TextRange>,
+    /// agreement: the model that this one is compared with (the dense one)
+    #[arg(long, value_name = "MODEL")]
+    pub against: Option<PathBuf>,
+    /// agreement: keep the logits of --against in this .safetensors file, and read them from it in later runs
+    #[arg(long, value_name = "FILE", requires = "against")]
+    pub keep_logits: Option<PathBuf>,
     /// The model that writes the text where there is no --data (the dense one, say); this one without
     #[arg(long, conflicts_with = "data")]
     pub text_from: Option<PathBuf>,

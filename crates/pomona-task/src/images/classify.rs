@@ -82,6 +82,11 @@ impl Classification {
         &self.set
     }
 
+    /// How pictures become the network's input.
+    pub fn preprocessing(&self) -> &Preprocessing {
+        &self.preprocessing
+    }
+
     fn batch(&self, samples: Range<usize>, device: &Device) -> Result<Tensor> {
         let files = &self.set.files[samples];
         let read = |file: &std::path::PathBuf| {
@@ -158,6 +163,32 @@ impl Objective for Classification {
     }
 }
 
+/// Runs a classifier over all pictures, in batches: `each` gets the pictures, their logits row by row, and the number of
+/// classes.
+///
+/// # Errors
+/// Where a picture cannot be read, the graph is no image classifier, or it cannot be run.
+pub(super) fn each_batch(
+    graph: &Graph,
+    weights: &dyn Weights,
+    on: &Classification,
+    (batch, device): (usize, &Device),
+    each: &mut dyn FnMut(Range<usize>, &Tensor, usize) -> Result<()>,
+) -> Result<()> {
+    let output = graph.output(LOGITS).ok_or_else(|| {
+        TaskError::Unfit(format!("graph `{}` has no output `{LOGITS}`: it is not a classifier", graph.name))
+    })?;
+    for start in (0..on.samples()).step_by(batch.max(1)) {
+        let samples = start..(start + batch.max(1)).min(on.samples());
+        let feeds = on.feeds(graph, samples.clone(), device)?;
+        let out = evaluate(graph, weights, &feeds, &[output], &Options::default())?.remove(0);
+        weights.release();
+        let classes = on.rows(samples.clone(), &out)?;
+        each(samples, &out, classes)?;
+    }
+    Ok(())
+}
+
 /// Accuracy over all pictures, in batches; `advance` is told of each with its size.
 ///
 /// # Errors
@@ -170,24 +201,16 @@ pub fn accuracy(
     device: &Device,
     advance: &mut dyn FnMut(usize) -> Result<()>,
 ) -> Result<Accuracy> {
-    let output = graph.output(LOGITS).ok_or_else(|| {
-        TaskError::Unfit(format!("graph `{}` has no output `{LOGITS}`: it is not a classifier", graph.name))
-    })?;
     let mut found = Accuracy::default();
-    for start in (0..on.samples()).step_by(batch.max(1)) {
-        let samples = start..(start + batch.max(1)).min(on.samples());
-        let feeds = on.feeds(graph, samples.clone(), device)?;
-        let out = evaluate(graph, weights, &feeds, &[output], &Options::default())?.remove(0);
-        weights.release();
-        let classes = on.rows(samples.clone(), &out)?;
-        found.loss += on.losses(samples.clone(), &out)?.iter().map(|l| l.sum).sum::<f64>();
+    each_batch(graph, weights, on, (batch, device), &mut |samples, out, classes| {
+        found.loss += on.losses(samples.clone(), out)?.iter().map(|l| l.sum).sum::<f64>();
         found.count += samples.len();
         let labels = &on.set.labels[samples.clone()];
         let ranks = out.with_f32(|v| v.chunks(classes).zip(labels).map(rank).collect::<Vec<usize>>())?;
         found.first += ranks.iter().filter(|r| **r == 0).count();
         found.five += ranks.iter().filter(|r| **r < 5).count();
-        advance(samples.len())?;
-    }
+        advance(samples.len())
+    })?;
     Ok(found)
 }
 

@@ -57,6 +57,28 @@ impl ImageSet {
         Ok(ImageSet { files, labels, source: name(path) })
     }
 
+    /// Pictures of a directory and of the folders in it, without labels (all are 0).
+    ///
+    /// # Errors
+    /// [`TaskError::Data`] where there are none.
+    pub fn unlabelled(path: &Path) -> Result<ImageSet> {
+        let mut files = Vec::new();
+        for entry in entries(path)? {
+            if entry.is_dir() {
+                files.extend(entries(&entry)?);
+            } else {
+                files.push(entry);
+            }
+        }
+        files.retain(|p| is_picture(p));
+        if files.is_empty() {
+            let message = "has no pictures, nor do the folders in it: .jpg or .png files were expected";
+            return Err(TaskError::Data { path: path.to_owned(), message: message.to_owned() });
+        }
+        let labels = vec![0; files.len()];
+        Ok(ImageSet { files, labels, source: name(path) })
+    }
+
     /// Number of pictures.
     pub fn len(&self) -> usize {
         self.files.len()

@@ -23,6 +23,7 @@ pub fn run(a: &Eval, ui: &Ui) -> Result<()> {
     match a.task {
         Task::Perplexity => perplexity(a, &model, ui),
         Task::Top1 => super::eval_images::top1(a, &model, ui),
+        Task::Agreement => super::eval_images::agreement(a, &model, ui),
     }
 }
 
