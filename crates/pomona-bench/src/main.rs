@@ -39,6 +39,7 @@ enum Race {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    pomona_exec::keep_freed_memory();
     let result = match &cli.race {
         Race::ScoreBlocks(a) => score_blocks::run(a),
         Race::AxisGroups(a) => axis_groups::run(a),

@@ -4,6 +4,7 @@
 //! types appear. Inference on the CPU takes fused loops over slices where those are faster; gradients come from Burn's
 //! autodiff.
 
+mod allocator;
 mod annotation;
 mod burn_types;
 mod device;
@@ -17,6 +18,7 @@ mod symbols;
 mod tensor;
 mod weights;
 
+pub use allocator::keep_freed_memory;
 pub use device::{Device, devices};
 pub use error::{ExecError, Result};
 pub use evaluate::{Feeds, Mode, Options, evaluate};

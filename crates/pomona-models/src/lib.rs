@@ -20,6 +20,7 @@ mod open;
 mod pipeline;
 pub mod recipe_exec;
 mod save;
+mod state_dict;
 mod stock;
 pub mod tokenizer;
 mod verify;

@@ -21,6 +21,8 @@ pub enum SourceKind {
     Onnx,
     /// A directory with a model_index.json and a folder for each component, as diffusers writes it.
     Pipeline,
+    /// A PyTorch file, with a config beside it or without one.
+    StateDict,
     /// A config.json without weights.
     Config,
     /// A directory that this program wrote (`pomona.json`).

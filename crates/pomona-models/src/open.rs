@@ -3,20 +3,22 @@
 use std::path::Path;
 
 use pomona_store::{Checkpoint, Format};
+use serde_json::Value;
 
 use crate::config::{Fields, read_object};
 use crate::error::{Result, not_a_model};
-use crate::families;
+use crate::families::{self, Known};
 use crate::model::{Component, Model, SourceKind, import_by_name};
-use crate::{gguf, manifest, onnx, opaque, pipeline};
+use crate::{gguf, manifest, onnx, opaque, pipeline, state_dict};
 
 /// The file in which this program describes an output.
 pub(crate) const MANIFEST: &str = "pomona.json";
 pub(crate) const CONFIG: &str = "config.json";
-const READ: &str = "a directory with config.json and weights, a diffusers pipeline, a .gguf, an .onnx, or a config.json is read";
+const READ: &str = "a directory with config.json and weights, a diffusers pipeline, a .gguf, an .onnx, a .pth, or a config.json is read";
 
-/// Opens a Hugging Face directory (a hub cache's snapshot too; a whole diffusers pipeline too), a `.gguf`, an `.onnx`, a bare
-/// `config.json`, or an output of this program. Only headers are read.
+/// Opens a Hugging Face directory (a hub cache's snapshot too; a whole diffusers pipeline too), a `.gguf`, an `.onnx`, a
+/// PyTorch file (`.pth`, `.pt`, `.th`, `.bin`, `.ckpt`), a bare `config.json`, or an output of this program. Only headers
+/// are read.
 ///
 /// # Errors
 /// Where the path holds none of these, a config value is missing or not supported, or the weights do not fit the config.
@@ -44,11 +46,14 @@ pub fn open(path: impl AsRef<Path>) -> Result<Model> {
     if name.ends_with(".safetensors") {
         return Err(not_a_model(path, "has weights but no config: give the directory that holds both"));
     }
+    if state_dict::ENDINGS.iter().any(|end| name.ends_with(end)) {
+        return state_dict::open(path);
+    }
     let kind = name.rsplit_once('.').map_or(name.as_str(), |(_, e)| e);
     Err(not_a_model(path, format!("`.{kind}` files are not read by this version: {READ}")))
 }
 
-fn parent(path: &Path) -> &Path {
+pub(crate) fn parent(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
@@ -72,6 +77,9 @@ fn open_directory(dir: &Path) -> Result<Model> {
             let real = file.path().to_owned();
             open_onnx(&real)
         }
+        Ok(file) if file.format() == Format::Torch && file.files().count() == 1 => {
+            state_dict::open(file.path())
+        }
         _ => Err(not_a_model(dir, format!("holds no {CONFIG}: {READ}"))),
     }
 }
@@ -81,13 +89,26 @@ pub(crate) fn open_folder(dir: &Path, folder: &str, name: &str) -> Result<Compon
     let config_path = dir.join(CONFIG);
     let config = read_object(&config_path)?;
     let checkpoint = Checkpoint::open(dir)?;
-    let Some((known, architecture)) = families::of_config(&config) else {
-        return opaque::open(dir, folder, name, &config_path, config, checkpoint);
-    };
-    let mut graph = known.graph(&Fields::new(&config_path, &config)?)?;
+    match families::of_config(&config) {
+        Some(found) => known(dir, (folder, name), (&config_path, config), checkpoint, found),
+        None => opaque::open(dir, folder, name, &config_path, config, checkpoint),
+    }
+}
+
+/// The network of a config that is known, with the weights of a checkpoint. `path` is the component's, `folder` its name in
+/// the model's directory.
+pub(crate) fn known(
+    path: &Path,
+    (folder, name): (&str, &str),
+    (config_path, config): (&Path, Value),
+    checkpoint: Checkpoint,
+    (known, architecture): (Known, &str),
+) -> Result<Component> {
+    let architecture = architecture.to_owned();
+    let mut graph = known.graph(&Fields::new(config_path, &config)?)?;
     name.clone_into(&mut graph.name);
     let import =
-        import_by_name(dir, &mut graph, &checkpoint, &|n| known.other_names(n), &|n| known.transposed(n))?;
+        import_by_name(path, &mut graph, &checkpoint, &|n| known.other_names(n), &|n| known.transposed(n))?;
     let mut read = std::collections::HashSet::new();
     for t in &graph.tensors {
         read.extend(std::iter::once(&t.name).chain(&t.aliases).cloned());
@@ -100,9 +121,9 @@ pub(crate) fn open_folder(dir: &Path, folder: &str, name: &str) -> Result<Compon
     let unused = checkpoint.names().filter(|n| !read.contains(*n)).map(str::to_owned).collect();
     Ok(Component {
         name: name.to_owned(),
-        architecture: architecture.to_owned(),
+        architecture,
         folder: folder.to_owned(),
-        path: dir.to_owned(),
+        path: path.to_owned(),
         config,
         graph,
         import,

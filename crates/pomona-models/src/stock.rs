@@ -87,6 +87,9 @@ pub(crate) fn stock_form(
         None if !component.is_opaque() => {
             return Ok(Err(vec!["it came as ONNX, which has no config for stock loaders".to_owned()]));
         }
+        None if component.config.as_object().is_some_and(serde_json::Map::is_empty) => {
+            return Ok(Err(vec!["it came as a state dict without a config".to_owned()]));
+        }
         None => return Ok(opaque_form(component, lineage, edited)),
         Some(Known::Decoder(family)) => decoder_form(component, family, edited),
         Some(Known::Network(network)) => network_form(component, network, edited),

@@ -58,9 +58,16 @@ pub enum Command {
     Explain(Explain),
 }
 
+impl Command {
+    /// Whether it runs networks again and again, rather than reading and writing files.
+    pub fn runs_networks(&self) -> bool {
+        matches!(self, Command::Score(_) | Command::Compress(_) | Command::Eval(_) | Command::Generate(_))
+    }
+}
+
 #[derive(Debug, Args)]
 pub struct Inspect {
-    /// Directory, pipeline, .gguf, .onnx or bare config.json
+    /// Directory, pipeline, .gguf, .onnx, .pth or bare config.json
     pub model: PathBuf,
     /// Show the model as this plan leaves it, beside what it was
     #[arg(long)]
@@ -241,7 +248,7 @@ impl Method {
 
 #[derive(Debug, Args)]
 pub struct PlanArgs {
-    /// Directory, pipeline, .gguf, .onnx or bare config.json
+    /// Directory, pipeline, .gguf, .onnx, .pth or bare config.json
     pub model: PathBuf,
     /// What goes
     #[arg(long, value_enum, default_value = "depth")]
@@ -449,7 +456,7 @@ pub struct Devices {
 
 #[derive(Debug, Args)]
 pub struct Explain {
-    /// Directory, pipeline, .gguf, .onnx or bare config.json
+    /// Directory, pipeline, .gguf, .onnx, .pth or bare config.json
     pub model: PathBuf,
     /// Path of a block, sublayer or module (model.layers.3), or a tensor, its axis or group (model.norm.weight:0)
     pub part: String,

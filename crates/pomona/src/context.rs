@@ -138,13 +138,23 @@ pub fn check_runs(model: &Model) -> Result<()> {
     if model.is_opaque() {
         anyhow::bail!(
             "{}: `{}` opens as an opaque model, whose computation is not known: it can be inspected, and cut by --criterion \
-             magnitude or random; known are {}",
+             magnitude or random; {}known are {}",
             model.path.display(),
             model.architecture,
+            config_hint(model),
             pomona_models::known_types().join(", ")
         );
     }
     Ok(())
+}
+
+/// What makes the computation of a bare state dict known.
+pub fn config_hint(model: &Model) -> String {
+    if model.source != SourceKind::StateDict || !model.is_opaque() {
+        return String::new();
+    }
+    let beside = model.path.with_extension("json");
+    format!("{} beside it with {{\"architecture\": NAME}} makes it known; ", beside.display())
 }
 
 /// Opens a model; the message names the path.

@@ -14,6 +14,9 @@ use clap::Parser;
 fn main() -> ExitCode {
     let cli = args::Cli::parse();
     let ui = ui::Ui::new(cli.quiet, cli.json);
+    if cli.command.runs_networks() {
+        pomona_exec::keep_freed_memory();
+    }
     match commands::run(&cli.command, &ui) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) if ui::is_broken_pipe(&e) => ExitCode::SUCCESS,

@@ -17,7 +17,8 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::args::{Method, PlanArgs, Score, ScoreOptions, Usage};
 use crate::context::{
-    TOOL, activation_bytes, calibration, component, cost_device, objective, open_model, residence,
+    TOOL, activation_bytes, calibration, component, config_hint, cost_device, objective, open_model,
+    residence,
 };
 use crate::filter_args::{FilterOptions, Metric};
 use crate::ui::Ui;
@@ -96,8 +97,9 @@ pub fn score(model: &Model, on: &Request<'_>, out: Option<&Path>, ui: &Ui) -> Re
 fn runnable(model: &Model, part: &Component) -> Result<()> {
     if part.is_opaque() {
         bail!(
-            "`{}` opens as an opaque model: its axis groups are not known; `--method depth` cuts its blocks",
-            model.architecture
+            "`{}` opens as an opaque model: its axis groups are not known; {}`--method depth` cuts its blocks",
+            model.architecture,
+            config_hint(model)
         );
     }
     Ok(())
