@@ -163,6 +163,9 @@ impl Objective for Classification {
     }
 }
 
+/// What is done with a batch: its samples, their logits, the number of classes.
+type Each<'a> = &'a mut dyn FnMut(Range<usize>, &Tensor, usize) -> Result<()>;
+
 /// Runs a classifier over all pictures, in batches: `each` gets the pictures, their logits row by row, and the number of
 /// classes.
 ///
@@ -173,7 +176,7 @@ pub(super) fn each_batch(
     weights: &dyn Weights,
     on: &Classification,
     (batch, device): (usize, &Device),
-    each: &mut dyn FnMut(Range<usize>, &Tensor, usize) -> Result<()>,
+    each: Each<'_>,
 ) -> Result<()> {
     let output = graph.output(LOGITS).ok_or_else(|| {
         TaskError::Unfit(format!("graph `{}` has no output `{LOGITS}`: it is not a classifier", graph.name))
