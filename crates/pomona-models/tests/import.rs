@@ -202,11 +202,14 @@ fn weights_that_do_not_fit_are_named() {
         let message = open(&source).unwrap_err().to_string();
         assert!(message.contains(wanted), "{message}");
     }
-    for (name, wanted) in [("m.pth", "`.pth` files are not read"), ("m.h5", "`.h5` files are not read")] {
+    for (name, wanted, hint) in [
+        ("m.pth", "m.pth: has only a few bytes", "torch.save"),
+        ("m.h5", "`.h5` files are not read", ".gguf"),
+    ] {
         let path = dir.path().join(name);
         std::fs::write(&path, "x").unwrap();
         let message = open(&path).unwrap_err().to_string();
-        assert!(message.contains(wanted) && message.contains(".gguf"), "{message}");
+        assert!(message.contains(wanted) && message.contains(hint), "{message}");
     }
     let message = open(dir.path().join("nowhere")).unwrap_err().to_string();
     assert!(message.contains("does not exist"), "{message}");
