@@ -2,15 +2,16 @@
 //! what they must compute are kept there (`NAME/model.onnx`, `NAME/case.safetensors`) for `scripts/check_onnx.py --cases DIR`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
+mod kept;
 mod seeded;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use pomona_exec::{Device, Feeds, Kind, Options, Tensor, evaluate};
+use kept::keep;
+use pomona_exec::{Device, Feeds, Options, Tensor, evaluate};
 use pomona_graph::{Graph, Recipe, ValueId};
 use pomona_models::{Model, OutputFormat, SaveOptions, open, save};
-use pomona_store::{Encoding, OutputDir, OutputOptions, SafetensorsWriter, TensorSink, TensorSpec};
 use pomona_task::{ModelWeights, Residence, empty_states, token_feeds};
 use seeded::{assert_close, check, feeds};
 
@@ -45,42 +46,6 @@ fn run(model: &Model, given: &BTreeMap<String, Tensor>, wanted: &[String]) -> Ve
     let wanted: Vec<ValueId> = wanted.iter().map(|n| graph.output(&out_name(graph, n)).unwrap()).collect();
     let weights = ModelWeights::new(component, &Device::cpu(), Residence::Memory);
     evaluate(graph, &weights, &feeds, &wanted, &Options::default()).unwrap()
-}
-
-/// Keeps a file and its case where POMONA_ONNX_OUT says.
-fn keep(
-    name: &str,
-    file: &Path,
-    given: &BTreeMap<String, Tensor>,
-    expected: &BTreeMap<String, (Vec<usize>, Vec<f32>)>,
-) {
-    let Some(out) = std::env::var_os("POMONA_ONNX_OUT") else { return };
-    let options = OutputOptions { force: true, ..OutputOptions::default() };
-    let mut dir = OutputDir::create(Path::new(&out).join(name), &options).unwrap();
-    let mut items: Vec<(TensorSpec, Vec<u8>)> = Vec::new();
-    for (name, t) in given {
-        let (encoding, bytes) = match t.kind() {
-            Kind::Int => (Encoding::I64, t.as_i64().unwrap().iter().flat_map(|v| v.to_le_bytes()).collect()),
-            _ => (Encoding::F32, t.to_f32().unwrap().iter().flat_map(|v| v.to_le_bytes()).collect()),
-        };
-        items.push((TensorSpec { name: format!("in.{name}"), encoding, shape: t.shape().to_vec() }, bytes));
-    }
-    for (name, (shape, values)) in expected {
-        let name = if given.contains_key(name) { format!("out_{name}") } else { name.clone() };
-        let spec = TensorSpec { name: format!("out.{name}"), encoding: Encoding::F32, shape: shape.clone() };
-        items.push((spec, values.iter().flat_map(|v| v.to_le_bytes()).collect()));
-    }
-    let specs = items.iter().map(|i| i.0.clone()).collect();
-    let mut sink = SafetensorsWriter::new(&mut dir, "case", specs, u64::MAX, &BTreeMap::new()).unwrap();
-    for (i, (_, bytes)) in items.iter().enumerate() {
-        assert!(sink.begin(i).unwrap());
-        sink.write(bytes).unwrap();
-        sink.end().unwrap();
-    }
-    sink.finish().unwrap();
-    drop(sink);
-    dir.write("model.onnx", &std::fs::read(file).unwrap()).unwrap();
-    dir.commit().unwrap();
 }
 
 fn all(area: &str) {

@@ -159,3 +159,26 @@ fn any_file_is_cut_or_says_why_not() {
     assert_eq!(done + whole.len(), files.len());
     assert_eq!(whole.len(), WHOLE.len());
 }
+
+#[test]
+fn sizes_are_given_on_the_command_line() {
+    let file =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../pomona-task/tests/goldens/onnx/cnn_opset7.onnx");
+    let inspect = |size: &str| {
+        let out = Command::new(env!("CARGO_BIN_EXE_pomona"))
+            .args(["inspect", "--json", "--input", size])
+            .arg(&file)
+            .output()
+            .unwrap();
+        let report: Option<serde_json::Value> = serde_json::from_slice(&out.stdout).ok();
+        let macs = report.and_then(|r| r["macs"]["full"].as_u64());
+        macs.ok_or_else(|| String::from_utf8_lossy(&out.stderr).into_owned())
+    };
+    let one = inspect("batch=1").unwrap();
+    assert!(one > 0);
+    assert_eq!(inspect("batch=7").unwrap(), 7 * one);
+    let unknown = inspect("side=7").unwrap_err();
+    assert!(unknown.contains("`side`") && unknown.contains("it has batch"), "{unknown}");
+    assert!(inspect("batch=-1").unwrap_err().contains("not negative"));
+    assert!(inspect("batch").unwrap_err().contains("NAME=SIZE"));
+}
