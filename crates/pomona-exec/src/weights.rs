@@ -14,7 +14,8 @@ pub trait WeightProvider {
     /// The tensor, in the shape that the table says.
     fn get(&self, id: TensorId) -> Result<Tensor>;
 
-    /// Rows of the first axis, for embeddings: a provider that streams need not widen the whole table.
+    /// Rows of the first axis, `[rows, elements of a row]`, for embeddings and for what passes over a tensor once: a provider that
+    /// streams need not widen all of it. None where the whole is in memory, or might as well be.
     fn rows(&self, id: TensorId, rows: &[usize]) -> Result<Option<Tensor>> {
         let _ = (id, rows);
         Ok(None)

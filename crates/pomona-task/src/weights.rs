@@ -62,8 +62,9 @@ impl WeightProvider for ModelWeights<'_> {
         let def = self.component.graph.tensor(id);
         let width: usize = def.shape[1..].iter().product();
         let mut values = Vec::with_capacity(rows.len() * width);
-        for &row in rows {
-            let read = self.component.materialise_rows(&def.name, row..row + 1);
+        for run in rows.chunk_by(|a, b| a + 1 == *b) {
+            let range = run[0]..run[0] + run.len();
+            let read = self.component.materialise_rows(&def.name, range);
             values.extend(read.map_err(|e| self.fault(id, e))?);
         }
         Ok(Some(Tensor::from_f32(values, &[rows.len(), width], &self.device)?))

@@ -72,7 +72,7 @@ fn again(path: &Path, opset: u32, dir: &Path) -> Result<Model, String> {
     let model = open(path).map_err(text)?;
     let graph = model.graph().map_err(text)?;
     let recipe = Recipe::identity(graph.tensors.iter().map(|t| (t.name.as_str(), t.shape.as_slice())));
-    let options = SaveOptions { format: OutputFormat::Onnx, opset, ..SaveOptions::default() };
+    let options = SaveOptions { format: OutputFormat::Onnx, opset: Some(opset), ..SaveOptions::default() };
     let out = save(&model, graph, &recipe, &options, dir.join(format!("out{opset}")), &mut |_, _| {});
     let out = out.map_err(text)?.path;
     open(out.join("model.onnx")).map_err(|e| format!("operator set {opset}: {e}"))

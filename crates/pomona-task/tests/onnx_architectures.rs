@@ -19,7 +19,7 @@ use seeded::{assert_close, check, feeds};
 fn round_trip(model: &Model, dir: &Path, opset: u32) -> (PathBuf, Model) {
     let graph = model.graph().unwrap();
     let recipe = Recipe::identity(graph.tensors.iter().map(|t| (t.name.as_str(), t.shape.as_slice())));
-    let options = SaveOptions { format: OutputFormat::Onnx, opset, ..SaveOptions::default() };
+    let options = SaveOptions { format: OutputFormat::Onnx, opset: Some(opset), ..SaveOptions::default() };
     let out =
         save(model, graph, &recipe, &options, dir.join(format!("onnx{opset}")), &mut |_, _| {}).unwrap();
     let file = out.path.join("model.onnx");

@@ -96,7 +96,8 @@ fn check(name: &str) {
         let masked = run_masked(graph, &weights, (&edited, &recipe), &given);
         let cut = run_cut(graph, &weights, (&edited, &recipe), &given);
         assert!(gap(&masked, &cut) < 1.0, "{name}, cut {seed}");
-        let options = SaveOptions { opset: if seed % 2 == 0 { 17 } else { 21 }, ..SaveOptions::default() };
+        let options =
+            SaveOptions { opset: Some(if seed % 2 == 0 { 17 } else { 21 }), ..SaveOptions::default() };
         let out = scratch.path().join(seed.to_string());
         let out = save(&model, &edited, &recipe, &options, out, &mut |_, _| {}).unwrap();
         assert_eq!(out.format, OutputFormat::Onnx, "{name}");

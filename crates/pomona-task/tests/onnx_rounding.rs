@@ -47,7 +47,7 @@ fn annotate(model: &Model, weight: Width, value: Width) -> Graph {
             _ => (None, vec![largest(&values)]),
         };
         let mut notes = vec![note(QuantTarget::Weight, axis, scales, weight)];
-        let step = if value.0 == 8 { 0.03 } else { 0.0003 };
+        let step = if value.0 == 8 { 0.03 } else { 0.003 };
         if i == 0 {
             notes.push(note(QuantTarget::Input(0), None, vec![step], value));
         }
@@ -84,8 +84,6 @@ fn annotated_rounding_is_written_and_read_again() {
         ("cnn_opset13", 17, byte, (8, false, 128)),
         ("cnn_opset13", 22, byte, (8, true, -3)),
         ("cnn_opset13", 22, (16, true, 0), (16, false, 32768)),
-        ("vit", 17, byte, (8, false, 128)),
-        ("vit", 22, byte, (16, true, 5)),
     ] {
         let case = format!("rounded_{name}_{opset}_{}_{}", weight.0, value.0);
         let model = open(goldens.join(format!("{name}.onnx"))).unwrap();
@@ -97,7 +95,8 @@ fn annotated_rounding_is_written_and_read_again() {
         let moved = gap(&plain, &values);
         assert!(moved > 1.0, "{case}: rounding changes nothing ({moved})");
         let recipe = Recipe::identity(graph.tensors.iter().map(|t| (t.name.as_str(), t.shape.as_slice())));
-        let options = SaveOptions { format: OutputFormat::Onnx, opset, ..SaveOptions::default() };
+        let options =
+            SaveOptions { format: OutputFormat::Onnx, opset: Some(opset), ..SaveOptions::default() };
         let dir = tempfile::tempdir().unwrap();
         let out = save(&model, &graph, &recipe, &options, dir.path().join("out"), &mut |_, _| {}).unwrap();
         let file = out.path.join("model.onnx");
@@ -107,7 +106,7 @@ fn annotated_rounding_is_written_and_read_again() {
         assert_eq!(count(found), count(&graph), "{case}");
         let got = run(again.only().unwrap(), found, &golden).remove(0);
         let share = gap(&values, &got.to_f32().unwrap());
-        assert!(share <= 1.0, "{case}: {share} times the tolerance");
+        assert!(share <= moved / 10.0 && share <= 1.0, "{case}: {share} times the tolerance");
         println!(
             "{case}: {} annotations, moves the output by {moved:.0} tolerances, again within {share:.3}",
             count(&graph)
@@ -134,7 +133,7 @@ fn rounding_that_the_operator_set_lacks_is_refused_by_node() {
     for (weight, value) in [((4, true, 0), (8, true, 0)), ((16, true, 0), (16, true, 0))] {
         let graph = annotate(&model, weight, value);
         let recipe = Recipe::identity(graph.tensors.iter().map(|t| (t.name.as_str(), t.shape.as_slice())));
-        let options = SaveOptions { format: OutputFormat::Onnx, opset: 17, ..SaveOptions::default() };
+        let options = SaveOptions { format: OutputFormat::Onnx, opset: Some(17), ..SaveOptions::default() };
         let out = dir.path().join("out");
         let message = match save(&model, &graph, &recipe, &options, &out, &mut |_, _| {}) {
             Ok(_) => panic!("{} bits were written", weight.0),
@@ -143,5 +142,14 @@ fn rounding_that_the_operator_set_lacks_is_refused_by_node() {
         let bits = format!("rounded to {} bits, which operator set 17 does not have", weight.0);
         assert!(message.contains("`c1`") && message.contains(&bits), "{message}");
         assert!(!out.exists());
+        // Nobody said which operator set: the oldest that has the rounding, if any.
+        let options = SaveOptions { opset: None, ..options };
+        match save(&model, &graph, &recipe, &options, &out, &mut |_, _| {}) {
+            Ok(written) => {
+                let again = open(written.path.join("model.onnx")).unwrap();
+                assert_eq!((weight.0, &again.only().unwrap().config["onnx"]["opset"]), (16, &21.into()));
+            }
+            Err(_) => assert_eq!(weight.0, 4),
+        }
     }
 }

@@ -304,9 +304,9 @@ pub struct WriteOptions {
     /// Replace an existing output when the new one is done
     #[arg(long)]
     pub force: bool,
-    /// Operator set of an ONNX output
-    #[arg(long, value_name = "N", default_value_t = 17, value_parser = clap::value_parser!(u32).range(17..=22))]
-    pub opset: u32,
+    /// Operator set of an ONNX output, 17 to 22; the oldest that holds the model without it
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(17..=22))]
+    pub opset: Option<u32>,
     /// Leave out tensors that the architecture does not have
     #[arg(long)]
     pub drop_unused: bool,

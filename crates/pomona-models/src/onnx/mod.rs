@@ -31,6 +31,8 @@ use crate::model::Component;
 pub(crate) const CONFIG_KEY: &str = "onnx";
 /// Operator sets that are read.
 const OPSETS: std::ops::RangeInclusive<i64> = 7..=22;
+/// Operator sets that are written.
+const WRITTEN: std::ops::RangeInclusive<i64> = 17..=22;
 /// Sizes of symbols that a file's shape arithmetic needs: those of usual networks.
 const IMAGE: i64 = 224;
 const TOKENS: i64 = 128;
@@ -118,16 +120,30 @@ fn ports(graph: &OnnxGraph) -> BTreeMap<String, i32> {
     all.filter(|p| !usual.contains(&p.element)).map(|p| (p.name.clone(), p.element)).collect()
 }
 
-/// How a component's graph is written: ports keep the types that its source had.
-pub(crate) fn export_options(
+/// A component's graph as ONNX: in the operator set that is asked for, or the oldest that holds it. Ports keep the types that its
+/// source had.
+///
+/// # Errors
+/// The nodes that cannot be written, each with the reason.
+pub(crate) fn write_graph(
     component: &Component,
-    opset: i64,
-    encodings: BTreeMap<String, Encoding>,
-) -> export::ExportOptions {
+    graph: &Graph,
+    opset: Option<u32>,
+    encodings: &BTreeMap<String, Encoding>,
+) -> std::result::Result<export::Exported, Vec<String>> {
     let found = component.config.get(CONFIG_KEY).and_then(|c| c.get("ports")).and_then(Value::as_object);
     let number = |v: &Value| v.as_i64().and_then(|n| i32::try_from(n).ok());
     let ports = found.into_iter().flatten().filter_map(|(k, v)| Some((k.clone(), number(v)?))).collect();
-    export::ExportOptions { opset, ports, encodings }
+    let mut options = export::ExportOptions { opset: 0, ports, encodings: encodings.clone() };
+    let mut reasons = Vec::new();
+    for set in opset.map_or(WRITTEN, |n| n.into()..=n.into()) {
+        options.opset = set;
+        match export::export(graph, &options) {
+            Ok(written) => return Ok(written),
+            Err(found) => reasons = found,
+        }
+    }
+    Err(reasons)
 }
 
 /// A usual size of a symbol.

@@ -86,6 +86,14 @@ pub(super) fn raw<'a>(tree: &Tree<'a>, rows: Range<usize>) -> Result<Bytes<'a>> 
                     shape[0] = rows.len();
                     (raw(of, rows.clone())?, shape, true)
                 }
+                // Only what becomes these rows: a large matrix is not turned as a whole for a part of it.
+                Some(&first) if !all && of.encoding.block_len() == 1 => {
+                    let from = raw(of, 0..of.rows())?;
+                    let axis = Axis::of(of, first, of.rows())?;
+                    let mut shape = of.shape.clone();
+                    shape[first] = rows.len();
+                    (Cow::Owned(bytes::split(&from, &axis, rows.start, rows.len())), shape, true)
+                }
                 _ => (raw(of, 0..of.rows())?, of.shape.clone(), all),
             };
             let out = bytes::transpose(&from, &shape, axes, of.encoding);

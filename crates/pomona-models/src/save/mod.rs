@@ -30,8 +30,6 @@ pub(crate) use weights::{Planned, carried, norm_offsets};
 
 /// Room for headers and the index beside weights, side files and manifest.
 const HEADER_BYTES: u64 = 16 << 20;
-/// The oldest operator set that is written.
-const OPSET: i64 = 17;
 const GGUF_FILE: &str = "model.gguf";
 
 /// Whether stock libraries (transformers, diffusers) can hold an edited graph of this model, and if not, why;
@@ -78,7 +76,7 @@ fn component_of<'a>(model: &'a Model, edited: &Graph) -> Result<&'a Component> {
 /// # Errors
 /// [`ModelError::Unrepresentable`] with the reasons and the format that would do.
 pub fn check_format(model: &Model, edited: &Graph, format: OutputFormat) -> Result<OutputFormat> {
-    Ok(choose(model, component_of(model, edited)?, edited, format)?.0)
+    Ok(choose(model, component_of(model, edited)?, edited, format, None)?.0)
 }
 
 /// Refuses to leave out tensors that nobody said may go. Costs nothing: said before any work.
@@ -109,6 +107,7 @@ fn choose(
     component: &Component,
     edited: &Graph,
     format: OutputFormat,
+    opset: Option<u32>,
 ) -> Result<(OutputFormat, Option<StockForm>)> {
     let loader = if format == OutputFormat::Gguf { Loader::LlamaCpp } else { Loader::Transformers };
     let form = stock_form(component, &model.lineage, edited, loader)?;
@@ -120,11 +119,11 @@ fn choose(
     };
     // What came as ONNX goes out as ONNX, where every operator of the edited graph can be written.
     let other = || match component.config.get(onnx::CONFIG_KEY) {
-        Some(_) if onnx_trial(component, edited).is_ok() => OutputFormat::Onnx,
+        Some(_) if onnx_trial(component, edited, opset).is_ok() => OutputFormat::Onnx,
         _ => OutputFormat::Pomona,
     };
     match (format, form) {
-        (OutputFormat::Onnx, _) => match onnx_trial(component, edited) {
+        (OutputFormat::Onnx, _) => match onnx_trial(component, edited, opset) {
             Ok(_) => Ok((OutputFormat::Onnx, None)),
             Err(reasons) => Err(refuse("ONNX", reasons)),
         },
@@ -145,11 +144,15 @@ fn choose(
 }
 
 /// Whether every operator of a graph can be written as ONNX; if not, which cannot.
-fn onnx_trial(component: &Component, edited: &Graph) -> std::result::Result<(), Vec<String>> {
+fn onnx_trial(
+    component: &Component,
+    edited: &Graph,
+    opset: Option<u32>,
+) -> std::result::Result<(), Vec<String>> {
     if edited.nodes.is_empty() {
         return Err(vec!["its computation is not known, only its tensors".to_owned()]);
     }
-    onnx::export::export(edited, &onnx::export_options(component, OPSET, BTreeMap::new())).map(|_| ())
+    onnx::write_graph(component, edited, opset, &BTreeMap::new()).map(|_| ())
 }
 
 /// A component of an output: what it is, and what is written for it.
@@ -180,7 +183,7 @@ pub fn save(
 ) -> Result<SavedReport> {
     check_unused(model, options.drop_unused)?;
     let target = component_of(model, edited)?;
-    let (format, form) = choose(model, target, edited, options.format)?;
+    let (format, form) = choose(model, target, edited, options.format, options.opset)?;
     let mut parts = Vec::with_capacity(model.components.len());
     let mut form = Some(form);
     for component in &model.components {

@@ -44,8 +44,8 @@ pub struct SaveOptions {
     pub dtype: Option<Encoding>,
     /// Most bytes of a safetensors file, and of the weights that stand in an ONNX file itself.
     pub shard_size: u64,
-    /// Operator set of an ONNX file, 17 or later.
-    pub opset: u32,
+    /// Operator set of an ONNX file, 17 to 22. None: the oldest of them that holds the graph.
+    pub opset: Option<u32>,
     /// An existing output is replaced, atomically.
     pub force: bool,
     /// Tensors that the graph does not read ([`Model::left_over`](crate::Model::left_over)) are left out instead of refused.
@@ -62,7 +62,7 @@ impl Default for SaveOptions {
             format: OutputFormat::Auto,
             dtype: None,
             shard_size: 5_000_000_000,
-            opset: 17,
+            opset: None,
             force: false,
             drop_unused: false,
             plan: None,

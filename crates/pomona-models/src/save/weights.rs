@@ -195,8 +195,7 @@ pub(super) fn onnx(
         let (shape, found) = result_of(expr_of(&planner.path, whole, &t.name)?, planner.checkpoint)?;
         encodings.insert(t.name.clone(), choose(found, &shape));
     }
-    let exported =
-        onnx::export::export(edited, &onnx::export_options(component, options.opset.into(), encodings));
+    let exported = onnx::write_graph(component, edited, options.opset, &encodings);
     let exported = exported.map_err(|reasons| ModelError::Unrepresentable {
         format: "ONNX".to_owned(),
         reasons,

@@ -11,7 +11,7 @@ use pomona_prune::methods::filters::{Choice, Planning, Scoring};
 use pomona_prune::methods::{filters, inner_layers};
 use pomona_prune::{DataId, FilterScores, FilterSettings, Goal, Sample, Sensitivity, Sweep, sweep};
 use pomona_report::{Line, LineChart, line_chart};
-use pomona_task::{ModelWeights, Objective, TensorData};
+use pomona_task::{ModelWeights, Objective, Residence, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -63,8 +63,14 @@ pub fn score(model: &Model, on: &Request<'_>, out: Option<&Path>, ui: &Ui) -> Re
     }
     let device = Device::by_name(&on.options.run_on)?;
     let graph = &part.graph;
-    let activations = activation_bytes(model, on.options.samples, on.options.tokens, 1);
-    let residence = residence(part, on.options.streamed, activations, ui)?;
+    // Without data each tensor is passed over once: there is nothing to keep.
+    let residence = match criterion.needs_data() {
+        true => {
+            let activations = activation_bytes(model, on.options.samples, on.options.tokens, 1);
+            residence(part, on.options.streamed, activations, ui)?
+        }
+        false => Residence::Streamed,
+    };
     let weights = ModelWeights::new(part, &device, residence);
     let data: Option<Box<dyn Objective>> = match criterion.needs_data() {
         true => Some(loss(model, part, (&weights, &device), on.options, ui)?),

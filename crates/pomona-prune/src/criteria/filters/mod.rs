@@ -122,6 +122,39 @@ pub(crate) fn for_channels(
     }
 }
 
+/// How much of a tensor is widened at a time where it is passed over once.
+const CHUNK_BYTES: usize = 8 << 20;
+
+/// As [`for_channels`] over a member's whole tensor, widened part by part where the weights are streamed.
+pub(crate) fn for_stored_channels(
+    graph: &Graph,
+    member: &ChannelMember,
+    weights: &dyn Weights,
+    mut each: impl FnMut(usize, &[f32]),
+) -> Result<()> {
+    let shape = &graph.tensor(member.tensor).shape;
+    let count = shape.first().copied().unwrap_or(1);
+    let width: usize = shape.iter().skip(1).product::<usize>().max(1);
+    let at_once = (CHUNK_BYTES / 4 / width).max(1);
+    let mut part = member.clone();
+    let mut start = 0;
+    while start < count {
+        let rows: Vec<usize> = (start..count.min(start + at_once)).collect();
+        let Some(values) = weights.rows(member.tensor, &rows)? else {
+            weights.get(member.tensor)?.with_f32(|v| for_channels(shape, member, v, &mut each))?;
+            return Ok(());
+        };
+        if member.axis == 0 {
+            part.channel = member.channel.get(start..start + rows.len()).unwrap_or_default().to_vec();
+        }
+        let mut shape = shape.clone();
+        shape[0] = rows.len();
+        values.with_f32(|v| for_channels(&shape, &part, v, &mut each))?;
+        start += rows.len();
+    }
+    Ok(())
+}
+
 /// Widened values of a member's tensor.
 pub(crate) fn values_of(weights: &dyn Weights, member: &ChannelMember) -> Result<Vec<f32>> {
     Ok(weights.get(member.tensor)?.to_f32()?)

@@ -4,7 +4,7 @@
 use pomona_graph::{ChannelGroup, Graph};
 use pomona_task::Weights;
 
-use super::{Measure, for_channels, values_of, weights_of};
+use super::{Measure, for_stored_channels, weights_of};
 use crate::error::Result;
 
 /// Which norm.
@@ -23,13 +23,12 @@ pub fn norms(graph: &Graph, group: &ChannelGroup, weights: &dyn Weights, norm: N
     let mut out = Vec::new();
     for member in weights_of(graph, group) {
         let mut values = vec![0.0_f64; group.len];
-        let data = values_of(weights, member)?;
-        for_channels(&graph.tensor(member.tensor).shape, member, &data, |c, run| {
+        for_stored_channels(graph, member, weights, |c, run| {
             values[c] += match norm {
                 Norm::L1 => run.iter().map(|w| f64::from(w.abs())).sum::<f64>(),
                 Norm::L2 | Norm::L2Squared => run.iter().map(|w| f64::from(*w).powi(2)).sum(),
             };
-        });
+        })?;
         if norm == Norm::L2 {
             values.iter_mut().for_each(|v| *v = v.sqrt());
         }
