@@ -22,7 +22,7 @@ BLOCK = {"gemma2": "3", "gemma3_six": "6"}
 # Those of Llama's layout are the business of check_exports.py; this one stands for it.
 FAMILIES = [
     "smollm2", "qwen2", "qwen3_plain", "gpt2", "gpt_neox", "gpt_neox_sequential", "gemma", "gemma2", "gemma3_six", "phi3", "olmo2",
-    "stablelm", "stablelm_parallel",
+    "stablelm", "stablelm_parallel", "falcon", "falcon_new",
 ]
 # The window, to which the context is bound where llama.cpp applies none.
 CONTEXT = {"phi3": 8}

@@ -126,7 +126,7 @@ const FAMILIES: [&str; 23] = [
     "qwen2_moe",
     "qwen3_moe",
 ];
-const GGUF: [&str; 15] = [
+const GGUF: [&str; 17] = [
     "llama3",
     "llama_linear",
     "qwen2",
@@ -142,6 +142,8 @@ const GGUF: [&str; 15] = [
     "olmo2",
     "stablelm",
     "stablelm_parallel",
+    "falcon",
+    "falcon_new",
 ];
 
 #[test]

@@ -7,8 +7,17 @@ use super::common::{Reading, only};
 use crate::config::Fields;
 use crate::decoder::{Decoder, LLAMA, Names, Norm, Order, Qkv};
 use crate::error::Result;
+use crate::gguf::{EXACT_GELUS, Layout};
 
-pub(super) const FAMILY: Family = Family::decoder("falcon", "FalconForCausalLM", &READING, describe);
+pub(super) const FAMILY: Family = Family {
+    gguf: Some(Layout {
+        qkv_apart: true,
+        activations: EXACT_GELUS,
+        parallel: true,
+        ..Layout::named("falcon")
+    }),
+    ..Family::decoder("falcon", "FalconForCausalLM", &READING, describe)
+};
 
 const NAMES: Names = Names {
     model: "transformer",

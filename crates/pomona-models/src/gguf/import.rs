@@ -203,7 +203,18 @@ fn settings(
             if layout.parallel_by_norm { shared } else { meta.flag_or("use_parallel_residual", true)? };
         out["use_parallel_residual"] = json!(parallel);
     }
-    // GPT-2, Qwen2 and Phi-3 have no choice.
+    if layout.architecture == "falcon" {
+        // What is not the first model's one key head is the later architecture, with a norm or two.
+        let norms = if file.get("blk.0.attn_norm_2.weight").is_some() { 2 } else { 1 };
+        let groups = first(meta.sizes("attention.head_count_kv", depth)?).unwrap_or(heads);
+        let new = groups > 1 || norms == 2;
+        out["new_decoder_architecture"] = json!(new);
+        if new {
+            out["num_kv_heads"] = json!(groups);
+            out["num_ln_in_parallel_attn"] = json!(norms);
+        }
+    }
+    // GPT-2, Qwen2, Phi-3 and Falcon have no choice.
     let key = match layout.architecture {
         "llama" | "gptneox" | "qwen3" | "olmo2" | "gemma" | "gemma2" | "gemma3" => "attention_bias",
         "stablelm" => "use_qkv_bias",

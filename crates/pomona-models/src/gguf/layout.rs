@@ -27,6 +27,8 @@ pub(crate) struct Layout {
     pub parallel_key: bool,
     /// They are where the feed-forward part has no norm of its own, whatever the metadata say.
     pub parallel_by_norm: bool,
+    /// The branches are always parallel.
+    pub parallel: bool,
     /// The head is always the embedding.
     pub tied: bool,
     /// At this depth attention is scaled by width / heads instead of the width of a head.
@@ -61,6 +63,7 @@ impl Layout {
             window_base: false,
             parallel_key: false,
             parallel_by_norm: false,
+            parallel: false,
             tied: false,
             scale_depth: None,
             biases: [Bias::Never; 3],

@@ -3,7 +3,7 @@
 use crate::decoder::Names;
 
 /// Modules of a block by role, and the name that GGUF has for each.
-fn parts(n: &Names) -> [(&'static str, &'static str); 17] {
+fn parts(n: &Names) -> [(&'static str, &'static str); 19] {
     [
         (n.attention_norm, "attn_norm"),
         (n.q, "attn_q"),
@@ -22,6 +22,9 @@ fn parts(n: &Names) -> [(&'static str, &'static str); 17] {
         (n.mlp_post_norm, "post_ffw_norm"),
         (n.router, "ffn_gate_inp"),
         (n.shared_gate, "ffn_gate_inp_shexp"),
+        // Falcon's two norms: the first name is that of the feed-forward part.
+        ("ln_mlp", "attn_norm"),
+        ("ln_attn", "attn_norm_2"),
     ]
 }
 

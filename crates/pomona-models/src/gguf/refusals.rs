@@ -6,7 +6,7 @@ use pomona_store::Format;
 use super::import;
 use super::layout::{Bias, Layout};
 use crate::config::Fields;
-use crate::decoder::Decoder;
+use crate::decoder::{Decoder, Order};
 use crate::error::Result;
 use crate::families::Family;
 use crate::model::Model;
@@ -59,6 +59,7 @@ fn reasons(layout: &Layout, d: &Decoder) -> Vec<String> {
         (d.softcap.is_some(), layout.softcap, "bounds its attention logits"),
         (d.logit_softcap.is_some(), layout.logit_softcap, "bounds its final logits"),
         (!d.tied, !layout.tied, "has a head of its own"),
+        (!matches!(d.order, Order::Parallel { .. }), !layout.parallel, "has one branch behind the other"),
     ] {
         if there && !allowed {
             out.push(format!("it {what}, which llama.cpp does not do for {name}"));

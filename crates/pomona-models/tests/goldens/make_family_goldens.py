@@ -177,7 +177,7 @@ def expected(path, name, seed):
 TWINS = {
     "qwen3_plain": "qwen3", "gpt2": "gpt2", "gpt_neox": "gptneox", "gpt_neox_sequential": "gptneox", "gemma": "gemma",
     "gemma2": "gemma2", "gemma3_six": "gemma3", "phi3": "phi3", "olmo2": "olmo2", "stablelm": "stablelm",
-    "stablelm_parallel": "stablelm",
+    "stablelm_parallel": "stablelm", "falcon": "falcon", "falcon_new": "falcon",
 }
 
 
@@ -187,6 +187,8 @@ def write_gguf(path, architecture, out):
     text = c.to_dict()
     depth, width, heads = c.num_hidden_layers, c.hidden_size, c.num_attention_heads
     kv_heads = getattr(c, "num_key_value_heads", heads)
+    if architecture == "falcon":
+        kv_heads = c.num_kv_heads if c.new_decoder_architecture else 1
     head_dim = text.get("head_dim") or width // heads
     writer = gguf.GGUFWriter(out, architecture)
     # llama.cpp looks for tokens of Phi-3 where a name has it.
@@ -196,9 +198,9 @@ def write_gguf(path, architecture, out):
     writer.add_block_count(depth)
     writer.add_context_length(c.max_position_embeddings)
     writer.add_embedding_length(width)
-    writer.add_feed_forward_length(text.get("intermediate_size") or text.get("n_inner") or 4 * width)
+    writer.add_feed_forward_length(text.get("intermediate_size") or text.get("ffn_hidden_size") or text.get("n_inner") or 4 * width)
     writer.add_head_count(heads)
-    if architecture == "gpt2":
+    if architecture in ("gpt2", "falcon"):
         writer.add_layer_norm_eps(c.layer_norm_epsilon)
     elif architecture in ("gptneox", "stablelm"):
         writer.add_layer_norm_eps(c.layer_norm_eps)
@@ -236,6 +238,10 @@ def write_gguf(path, architecture, out):
             values = values.T
         if architecture == "gptneox" and "query_key_value" in name:
             values = values.reshape(heads, 3, head_dim, *values.shape[1:]).swapaxes(0, 1).reshape(values.shape)
+        if architecture == "falcon" and "query_key_value" in name:
+            groups = values.reshape(kv_heads, heads // kv_heads + 2, head_dim, width)
+            parts = (groups[:, :-2], groups[:, -2], groups[:, -1])
+            values = numpy.concatenate([part.reshape(-1, width) for part in parts])
         if architecture.startswith("gemma") and name.endswith("norm.weight"):
             values = values + 1
         name = name.replace("lm_head.", "embed_out.") if architecture == "gptneox" else name
