@@ -11,7 +11,7 @@ use pomona_graph::TensorId;
 use pomona_models::open;
 use pomona_prune::criteria::filters::{Aggregate, FilterCriterion};
 use pomona_prune::methods::filters::{Choice, Planning, Scoring, plan, score};
-use pomona_prune::{FilterSettings, LadderOptions};
+use pomona_prune::{FilterSettings, Fit, LadderOptions, ScoredUnit};
 use pomona_task::Weights;
 use serde_json::{Value, json};
 
@@ -165,6 +165,8 @@ fn ours(config: &Path) -> Result<Value> {
         aggregate: Aggregate::Normalised,
         samples: 0,
         seed: 0,
+        unit: ScoredUnit::Channels,
+        gamma: None,
     };
     let scoring = Scoring {
         graph,
@@ -184,7 +186,9 @@ fn ours(config: &Path) -> Result<Value> {
         graph,
         scores: &scores,
         limits: LadderOptions::default(),
-        choice: Choice::Ratios(&[("*".to_owned(), 0.5)]),
+        choice: Choice::Ratios(&[("*".to_owned(), 0.5)], None),
+        fit: Fit::AtMost,
+        method: "filters",
         device: None,
         fingerprint: "",
         component: None,

@@ -23,8 +23,9 @@ mod validate;
 
 pub use annotation::{Annotation, QuantTarget};
 pub use axis::{
-    AxisGroup, ChannelGroup, ChannelMember, CoupledGroup, CoupledMember, Granularity, Side, axis_groups,
-    channel_groups, coupled_groups, keep_edits,
+    AttentionColumns, AxisGroup, ChannelGroup, ChannelKind, ChannelMember, CoupledGroup, CoupledMember,
+    Granularity, HeadGroup, Side, attention_columns, axis_groups, channel_groups, coupled_groups, head_groups,
+    keep_edits,
 };
 pub use build::GraphBuilder;
 pub use dim::{Bindings, Dim, DimFactor, Shape, show_shape};

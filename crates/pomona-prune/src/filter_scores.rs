@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::criteria::filters::{Aggregate, FilterCriterion};
+use crate::criteria::filters::{Aggregate, FilterCriterion, Gamma};
 use crate::error::{PruneError, Result};
 use crate::scores::DataId;
 
@@ -47,6 +47,37 @@ pub struct FilterSettings {
     pub samples: usize,
     /// Seed of whatever is random.
     pub seed: u64,
+    /// What is scored.
+    #[serde(default, skip_serializing_if = "ScoredUnit::is_channels")]
+    pub unit: ScoredUnit,
+    /// The leading components of the logits, where the criterion reads them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gamma: Option<Gamma>,
+}
+
+/// The smallest thing that has a score.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ScoredUnit {
+    /// A channel of a coupled group.
+    #[default]
+    Channels,
+    /// A head of an attention's keys, with its values and the queries that share it.
+    Heads,
+}
+
+impl ScoredUnit {
+    fn is_channels(&self) -> bool {
+        *self == Self::Channels
+    }
+
+    /// For people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Channels => "channels",
+            Self::Heads => "heads",
+        }
+    }
 }
 
 /// Scores of a group.

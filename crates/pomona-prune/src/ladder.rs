@@ -26,6 +26,16 @@ impl Default for LadderOptions {
     }
 }
 
+/// How a given share becomes a number of channels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fit {
+    /// The most that is no larger.
+    #[default]
+    AtMost,
+    /// The nearest.
+    Nearest,
+}
+
 /// Which channels go first, of all groups.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Order {
@@ -134,11 +144,14 @@ impl Ladder {
         stays.into_iter().map(|(g, s)| (g, kept(s))).collect()
     }
 
-    /// Each cluster cut as far as its ratio allows.
-    pub fn heights(&self, ratio: impl Fn(&Cluster) -> f64) -> Vec<usize> {
+    /// Each cluster cut by its share.
+    pub fn heights(&self, fit: Fit, ratio: impl Fn(&Cluster) -> f64) -> Vec<usize> {
         let of = |c: &Cluster| {
-            let most = ratio(c) + 1e-9;
-            c.rungs.iter().take_while(|r| r.fraction <= most).count()
+            let wanted = ratio(c);
+            let below = c.rungs.iter().take_while(|r| r.fraction <= wanted + 1e-9).count();
+            let at = |n: usize| if n == 0 { 0.0 } else { c.rungs[n - 1].fraction };
+            let nearer = below < c.rungs.len() && at(below + 1) - wanted <= wanted - at(below);
+            below + usize::from(fit == Fit::Nearest && nearer)
         };
         self.clusters.iter().map(of).collect()
     }
@@ -283,17 +296,24 @@ fn gcd(a: usize, b: usize) -> usize {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-/// Whether a pattern names a group: by its name, a tensor, the node that makes it, or a module around that node.
+/// `qk`, `v`, `ffn`, `stream`, `filters` and `heads` name all groups of a kind.
+fn of_kind(group: &ChannelGroup, pattern: &str) -> bool {
+    group.kind.name() == pattern
+}
+
+/// Whether a pattern names a group: by its kind, label or name, a tensor, the node that makes it, or a module around that node.
 pub fn names(graph: &Graph, group: &ChannelGroup, pattern: &str) -> bool {
     let hit = |name: &str| {
         matches(pattern, name) || name.strip_prefix(pattern).is_some_and(|rest| rest.starts_with('.'))
     };
     hit(&group.name)
+        || of_kind(group, pattern)
+        || hit(&group.label)
         || group.makers(graph).any(|(_, path)| hit(path))
         || group.members.iter().any(|m| matches(pattern, &graph.tensor(m.tensor).name))
 }
 
-/// Whether a pattern is about a group as a whole: by its name, a tensor, or all nodes that make it. `*.mlp.*` names what is
+/// Whether a pattern is about a group as a whole: by its kind, label or name, a tensor, or all nodes that make it. `*.mlp.*` names what is
 /// within the blocks, not the stream that they share.
 pub fn names_whole(graph: &Graph, group: &ChannelGroup, pattern: &str) -> bool {
     let under = |path: &str| {
@@ -302,6 +322,8 @@ pub fn names_whole(graph: &Graph, group: &ChannelGroup, pattern: &str) -> bool {
     let mut makers = group.makers(graph).peekable();
     (makers.peek().is_some() && makers.all(|(_, path)| under(path)))
         || matches(pattern, &group.name)
+        || of_kind(group, pattern)
+        || (!group.label.is_empty() && under(&group.label))
         || group.members.iter().any(|m| !pattern.contains('*') && graph.tensor(m.tensor).name == pattern)
 }
 
@@ -346,6 +368,8 @@ mod tests {
             cells: cells.to_vec(),
             bundles: None,
             cluster,
+            kind: pomona_graph::ChannelKind::Inner,
+            label: String::new(),
         }
     }
 

@@ -7,6 +7,7 @@ mod filter_scores;
 mod ladder;
 mod levels;
 pub mod methods;
+mod ratios;
 mod scores;
 mod sensitivity;
 mod sweep;
@@ -17,9 +18,10 @@ mod work;
 pub use budget::report;
 pub use criteria::Criterion;
 pub use error::{PruneError, Result};
-pub use filter_scores::{FILTER_SCORES_VERSION, FilterScores, FilterSettings, GroupScores};
-pub use ladder::{Ladder, LadderOptions, Order};
+pub use filter_scores::{FILTER_SCORES_VERSION, FilterScores, FilterSettings, GroupScores, ScoredUnit};
+pub use ladder::{Fit, Ladder, LadderOptions, Order};
 pub use levels::{drop_levels, group_levels};
+pub use ratios::Ratios;
 pub use scores::{DataId, Part, Round, SCORES_VERSION, Scores, Settings, is_protected};
 pub use sensitivity::{
     SENSITIVITY_VERSION, Sample, Sensitivity, SensitivityRow, SensitivitySettings, Sweep, sweep,

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{PruneError, Result};
 use crate::filter_scores::{FilterScores, FilterSettings};
-use crate::ladder::{Ladder, LadderOptions};
+use crate::ladder::{Fit, Ladder, LadderOptions};
 use crate::levels::group_levels;
 use crate::methods::depth::Progress;
 use crate::methods::filters::open_groups;
@@ -222,7 +222,7 @@ fn measure(
     reference: &[Tensor],
 ) -> Result<SensitivityRow> {
     let mut heights = vec![0; ladder.clusters.len()];
-    heights[cluster] = ladder.heights(|_| ratio)[cluster];
+    heights[cluster] = ladder.heights(Fit::AtMost, |_| ratio)[cluster];
     let removed =
         ladder.clusters[cluster].rungs.iter().take(heights[cluster]).map(|r| r.channels.len()).sum();
     let of = ladder.clusters[cluster].groups.iter().map(|g| ladder.groups[*g].len).sum();

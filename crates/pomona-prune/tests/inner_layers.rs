@@ -28,7 +28,14 @@ fn scores(graph: &Graph, weights: &Seeded, criterion: FilterCriterion) -> Filter
         at_once: 1,
         save_every: Duration::ZERO,
     };
-    let settings = FilterSettings { criterion, aggregate: Aggregate::Makers, samples: 0, seed: 7 };
+    let settings = FilterSettings {
+        criterion,
+        aggregate: Aggregate::Makers,
+        samples: 0,
+        seed: 7,
+        unit: pomona_prune::ScoredUnit::Channels,
+        gamma: None,
+    };
     score(&on, &settings, None, &mut |_, _| Ok(())).unwrap()
 }
 

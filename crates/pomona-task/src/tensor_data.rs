@@ -17,6 +17,9 @@ use crate::objective::{Objective, SampleLoss};
 /// Name of the tensor that says what should come out.
 const TARGET: &str = "target";
 
+/// The usual name of an image network's input.
+const PICTURES: &str = "pixel_values";
+
 struct Rows {
     /// Shape of one sample.
     shape: Vec<usize>,
@@ -67,8 +70,11 @@ impl TensorData {
             Ok(Some(Rows { shape: info.shape[1..].to_vec(), values }))
         };
         let mut inputs = BTreeMap::new();
+        // A file made for the usual name of pictures serves a network that calls its only input otherwise.
+        let only = graph.inputs.len() == 1;
         for port in &graph.inputs {
-            let found = rows(&port.name)?.ok_or_else(|| {
+            let usual = only && file.get(&port.name).is_none();
+            let found = rows(if usual { PICTURES } else { &port.name })?.ok_or_else(|| {
                 fail(format!("has no tensor \"{}\": the model has an input of that name", port.name))
             })?;
             let wanted = graph.value(port.value).shape.get(1..).unwrap_or_default();

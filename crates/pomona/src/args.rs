@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use pomona_prune::criteria::filters::Aggregate;
+use pomona_prune::criteria::filters::{Aggregate, Gamma};
 use pomona_prune::methods::bk_sdm::Variant;
 use pomona_prune::{Goal, UnitKind};
 use pomona_task::TextRange;
@@ -136,12 +136,12 @@ pub struct Init {
 #[derive(Clone, Debug, Args)]
 pub struct ScoreOptions {
     /// Calibration text, FILE or FILE:FROM-TO in lines; without it the model writes its own. For networks of another kind a
-    /// .safetensors with a tensor for each input, and `target` where a loss is needed
+    /// .safetensors with a tensor for each input, and `target` where a loss is needed; pictures in a directory for snp
     #[arg(long)]
     pub data: Option<TextRange>,
-    /// Windows of calibration text
-    #[arg(long, default_value_t = 10, value_parser = at_least::<1>)]
-    pub samples: usize,
+    /// Windows of calibration text (10 without it), pictures (64)
+    #[arg(long, value_parser = at_least::<1>)]
+    pub samples: Option<usize>,
     /// Tokens of each
     #[arg(long, default_value_t = 128, value_parser = at_least::<2>)]
     pub tokens: usize,
@@ -169,6 +169,18 @@ pub struct ScoreOptions {
     /// Keep the state of the run beside its file this often at most, for a killed one to go on from
     #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = duration)]
     pub save_every: Duration,
+}
+
+impl ScoreOptions {
+    /// Windows of text.
+    pub fn windows(&self) -> usize {
+        self.samples.unwrap_or(10)
+    }
+
+    /// Pictures.
+    pub fn pictures(&self) -> usize {
+        self.samples.unwrap_or(64)
+    }
 }
 
 fn at_least<const LEAST: usize>(s: &str) -> Result<usize, String> {
@@ -200,11 +212,11 @@ fn protect(s: &str) -> Result<[usize; 2], String> {
 pub struct Score {
     /// Directory or .gguf
     pub model: PathBuf,
-    /// What is scored: blocks (depth), filters, or the sensitivity of each layer (inner-layers)
+    /// What is scored: blocks (depth), filters, neurons (snp), heads, or the sensitivity of each layer (inner-layers)
     #[arg(long, value_enum, default_value = "depth")]
     pub method: Method,
     /// What a part is worth: perplexity, taylor, magnitude, block-influence, random; of filters l1, l2, geometric-median,
-    /// bn-scale, taylor, random, reverse
+    /// bn-scale, taylor, random, reverse; of snp and heads also snp (without it), attention, redundancy
     #[arg(long)]
     pub criterion: Option<String>,
     #[command(flatten)]
@@ -232,13 +244,27 @@ pub enum Method {
     InnerLayers,
     /// Wav2Lip's generator without its residual convolutions, at a quarter of its widths; needs no scores and no target
     Wav2lipCompact,
+    /// Neurons of attentions, feed-forward layers and streams, so that attention scores are preserved
+    Snp,
+    /// Whole heads of attentions
+    Heads,
 }
 
 impl Method {
+    /// Whether it cuts channels of coupled groups.
+    pub fn is_width(self) -> bool {
+        matches!(self, Method::Filters | Method::InnerLayers | Method::Snp | Method::Heads)
+    }
+
     /// The variant of BK-SDM that it names.
     pub fn bk_sdm(self) -> Option<Variant> {
         match self {
-            Method::Depth | Method::Filters | Method::InnerLayers | Method::Wav2lipCompact => None,
+            Method::Depth
+            | Method::Filters
+            | Method::InnerLayers
+            | Method::Snp
+            | Method::Heads
+            | Method::Wav2lipCompact => None,
             Method::BkSdmBase => Some(Variant::Base),
             Method::BkSdmSmall => Some(Variant::Small),
             Method::BkSdmTiny => Some(Variant::Tiny),
@@ -342,7 +368,7 @@ pub struct Compress {
     /// What goes
     #[arg(long, value_enum, default_value = "depth")]
     pub method: Method,
-    /// What a part is worth: perplexity without it, l1 for filters and wav2lip-compact
+    /// What a part is worth: perplexity without it, l1 for filters and wav2lip-compact, snp for snp and heads
     #[arg(long)]
     pub criterion: Option<String>,
     /// blocks=6, params=80%, macs=70%, memory=300MB or latency=80ms@DEVICE; depth needs one
@@ -356,6 +382,10 @@ pub struct Compress {
     /// How a filter's measures in several tensors become one score: normalised, sum or makers
     #[arg(long, default_value = "normalised", value_parser = aggregate)]
     pub aggregate: Aggregate,
+    /// snp and heads: the leading components of the logits, a number (16) or those whose singular value is above a share of the
+    /// largest (1%)
+    #[arg(long, default_value_t, value_name = "COMPONENTS")]
+    pub gamma: Gamma,
     #[command(flatten)]
     pub filters: FilterOptions,
     #[command(flatten)]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use pomona_prune::criteria::filters::Aggregate;
+use pomona_prune::criteria::filters::{Aggregate, Gamma};
 use pomona_prune::{LadderOptions, Order};
 
 /// How filters are scored.
@@ -13,6 +13,10 @@ pub struct FilterScoreOptions {
     /// layers that make the channel (makers)
     #[arg(long, default_value = "normalised", value_parser = aggregate)]
     pub aggregate: Aggregate,
+    /// snp and heads: the leading components of the logits, a number (16) or those whose singular value is above a share of the
+    /// largest (1%)
+    #[arg(long, default_value_t, value_name = "COMPONENTS")]
+    pub gamma: Gamma,
     /// Shares of each layer that the sweep of inner-layers cuts
     #[arg(long, default_value = "25%,50%,75%", value_delimiter = ',', value_parser = share)]
     pub ratios: Vec<f64>,
@@ -38,10 +42,13 @@ pub enum Metric {
 /// Which filters go.
 #[derive(Clone, Debug, Args)]
 pub struct FilterOptions {
-    /// Cut this share of the groups that layers of a name make (`down1.conv=50%`, `*.conv1=25%`), or of all (`50%`); the last
-    /// match counts
+    /// Cut this share of the groups that layers of a name make (`down1.conv=50%`, `*.conv1=25%`), of a kind (qk, v, ffn, stream,
+    /// filters, heads), of an attention's (`blocks.3.attn.qk=60%`), or of all (`50%`); the last match counts
     #[arg(long, value_name = "[NAME=]SHARE", value_parser = named_share, conflicts_with = "target")]
     pub ratio: Vec<(String, f64)>,
+    /// Cut the shares that a JSON file holds: for qk, v, ffn, stream, filters and heads one or a list
+    #[arg(long, value_name = "JSON", conflicts_with_all = ["target", "ratio"])]
+    pub ratio_file: Option<PathBuf>,
     /// Rank channels over the whole network, not layer by layer
     #[arg(long)]
     pub global: bool,

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use serde::Serialize;
 
 use super::bundles::bundles;
+use super::kinds::{ChannelKind, name_kinds};
 use super::links::{Axis, AxisMap};
 use super::runs::{Equal, runs_of};
 use crate::edit::Edit;
@@ -33,6 +34,10 @@ pub struct ChannelGroup {
     pub bundles: Option<Vec<Option<u32>>>,
     /// Groups with one number are tied by such an operator and keep the same share.
     pub cluster: usize,
+    /// What its channels are to the network.
+    pub kind: ChannelKind,
+    /// `<module of the attention>.qk`, `.v` or `.heads`, `stream`; empty where the layers that make the channels name them.
+    pub label: String,
 }
 
 /// A tensor axis that is cut with a group.
@@ -117,6 +122,8 @@ pub fn channel_groups(graph: &Graph) -> Result<Vec<ChannelGroup>> {
             cells: vec![0; classes.len()],
             bundles: None,
             cluster: groups.len(),
+            kind: ChannelKind::Filters,
+            label: String::new(),
         };
         groups.push(group);
     }
@@ -130,11 +137,12 @@ pub fn channel_groups(graph: &Graph) -> Result<Vec<ChannelGroup>> {
             group.bundles.get_or_insert_with(|| vec![None; len])[channel as usize] = bundle;
         }
     }
+    name_kinds(graph, &map, &place, &mut groups);
     Ok(groups)
 }
 
 /// Group and channel of a class.
-type Place = Option<(u32, u32)>;
+pub(super) type Place = Option<(u32, u32)>;
 
 /// Axes of tensors, and the indices that they have in common.
 type AxesOfSize = (Vec<(TensorId, usize)>, Vec<u32>);

@@ -7,6 +7,8 @@
 mod bundles;
 mod channels;
 mod cut;
+mod heads;
+mod kinds;
 mod layout;
 mod links;
 mod listing;
@@ -18,6 +20,8 @@ mod runs;
 mod tests;
 
 pub use channels::{ChannelGroup, ChannelMember, Side, channel_groups, keep_edits};
+pub use heads::{AttentionColumns, HeadGroup, attention_columns, head_groups};
+pub use kinds::ChannelKind;
 pub(crate) use cut::{GroupRule, cut, reinfer};
 pub(crate) use links::{Axis, AxisMap};
 pub use listing::{CoupledGroup, CoupledMember, Granularity, coupled_groups};

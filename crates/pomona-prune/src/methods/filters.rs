@@ -9,20 +9,23 @@ use std::time::{Duration, Instant};
 
 use pomona_cost::{CostReport, Device as CostDevice};
 use pomona_graph::{
-    ChannelGroup, Edit, Graph, PLAN_VERSION, Plan, Target, apply, channel_groups, coupled_groups,
+    ChannelGroup, ChannelKind, Edit, Graph, HeadGroup, PLAN_VERSION, Plan, Target, apply, channel_groups,
+    coupled_groups, head_groups,
 };
 use pomona_task::{Objective, Weights};
 
 use crate::budget::{bound, measure, report, shown};
 use crate::criteria::filters::{
-    Aggregate, FilterCriterion, GradientSums, Measure, Norm, aggregate, bn_scale, geometric_median, norms,
+    Aggregate, AttentionScores, FilterCriterion, GradientSums, Measure, Norm, aggregate, bn_scale, geometric_median, norms,
     taylor,
 };
 use crate::criteria::random;
+pub(crate) use crate::criteria::filters::weights_of;
 use crate::error::{PruneError, Result};
-use crate::filter_scores::{FILTER_SCORES_VERSION, FilterScores, FilterSettings, GroupScores, continued};
-use crate::ladder::{Cluster, Ladder, LadderOptions, Order, names_whole};
+use crate::filter_scores::{FILTER_SCORES_VERSION, FilterScores, FilterSettings, GroupScores, ScoredUnit, continued};
+use crate::ladder::{Cluster, Fit, Ladder, LadderOptions, Order, names_whole};
 use crate::methods::depth::Progress;
+use crate::methods::snp::Attentions;
 use crate::scores::DataId;
 use crate::target::Goal;
 use crate::work::WorkFiles;
@@ -60,7 +63,7 @@ pub fn score(
     out: Option<&Path>,
     progress: &mut Progress<'_>,
 ) -> Result<FilterScores> {
-    let groups = open_groups(on.graph)?;
+    let (groups, heads) = groups_of(on.graph, settings.unit)?;
     let fresh = FilterScores {
         filters_version: FILTER_SCORES_VERSION,
         tool: on.tool.to_owned(),
@@ -84,28 +87,32 @@ pub fn score(
     let work = path.as_ref().map(|p| WorkFiles::beside(p, identity, on.save_every));
     let samples = on.objective.map_or(0, Objective::samples);
     let total = groups.len() + samples;
-    let gradients = match settings.criterion {
-        FilterCriterion::Taylor => {
-            let objective = on.objective.ok_or_else(|| {
-                PruneError::Unfit("criterion taylor needs calibration data with a loss".to_owned())
-            })?;
-            let weights = (on.device, on.at_once);
-            let mut step = |done| progress(done, total);
-            Some(GradientSums::new(
-                on.graph,
-                &groups,
-                on.weights,
-                objective,
-                weights,
-                work.as_ref(),
-                &mut step,
-            )?)
+    let missing = |what: &str| {
+        PruneError::Unfit(format!("criterion {} needs calibration data{what}", settings.criterion.name()))
+    };
+    let run = (on.device, on.at_once);
+    let mut step = |done| progress(done, total);
+    let gradients = match on.objective {
+        Some(objective) if settings.criterion.needs_loss() => {
+            Some(GradientSums::new(on.graph, &groups, on.weights, objective, run, work.as_ref(), &mut step)?)
+        }
+        None if settings.criterion.needs_loss() => return Err(missing(" with a loss")),
+        _ => None,
+    };
+    let attention = match on.objective {
+        Some(objective) if reads_logits(settings.criterion, &groups) => {
+            let gamma = settings.gamma.unwrap_or_default();
+            Some(AttentionScores::new(on.graph, on.weights, objective, run, gamma, work.as_ref(), &mut step)?)
+        }
+        None if reads_logits(settings.criterion, &groups) => {
+            return Err(missing(": the logits are those of samples"));
         }
         _ => None,
     };
+    let found = Found { gradients, attention, attentions: Attentions::new(on.graph, &groups, heads)? };
     let mut saved = Instant::now();
     for (i, group) in groups.iter().enumerate().skip(scores.groups.len()) {
-        let found = score_group(on, settings, group, gradients.as_ref())?;
+        let found = score_group(on, settings, (i, group), &found)?;
         if let Some(c) = found.iter().position(|s| !s.is_finite()) {
             return Err(PruneError::Unfit(format!(
                 "channel {c} of `{}` scores {}: the weights or the data give no finite number; `pomona verify` finds \
@@ -122,8 +129,13 @@ pub fn score(
         progress(samples + i + 1, total)?;
     }
     if scores.groups.iter().all(|g| g.scores.is_empty()) {
+        let lacks = match settings.criterion {
+            FilterCriterion::BnScale => "BatchNorm with a scale",
+            FilterCriterion::Attention => "queries and keys that can be cut",
+            _ => "layer of this kind",
+        };
         return Err(PruneError::Unfit(format!(
-            "criterion {} finds nothing to measure in `{}`: it has no BatchNorm with a scale; l1 needs none",
+            "criterion {} finds nothing to measure in `{}`: it has no {lacks}; l1 needs none",
             settings.criterion.name(),
             on.graph.name
         )));
@@ -138,11 +150,40 @@ pub fn score(
 
 /// The groups that can be cut and have more than one channel.
 pub fn open_groups(graph: &Graph) -> Result<Vec<ChannelGroup>> {
-    let groups = channel_groups(graph)?;
+    Ok(groups_of(graph, ScoredUnit::Channels)?.0)
+}
+
+/// The groups of a unit; of heads also what they are made of.
+pub fn groups_of(graph: &Graph, unit: ScoredUnit) -> Result<(Vec<ChannelGroup>, Vec<HeadGroup>)> {
+    let (groups, heads) = match unit {
+        ScoredUnit::Channels => (channel_groups(graph)?, Vec::new()),
+        ScoredUnit::Heads => {
+            let heads = head_groups(graph)?;
+            (heads.iter().map(|h| h.group.clone()).collect(), heads)
+        }
+    };
     if groups.is_empty() {
-        return Err(PruneError::Unfit(nothing_to_cut(graph)?));
+        return Err(PruneError::Unfit(match unit {
+            ScoredUnit::Channels => nothing_to_cut(graph)?,
+            ScoredUnit::Heads => {
+                format!("`{}` has no attention with several heads of keys that could lose one", graph.name)
+            }
+        }));
     }
-    Ok(groups)
+    Ok((groups, heads))
+}
+
+/// Whether a criterion runs the model to see the logits of these groups.
+pub fn reads_logits(criterion: FilterCriterion, groups: &[ChannelGroup]) -> bool {
+    let kinds = [ChannelKind::QueryKey, ChannelKind::Heads];
+    criterion.needs_logits() && groups.iter().any(|g| kinds.contains(&g.kind))
+}
+
+/// What was found out about the whole network before its groups are scored.
+struct Found {
+    gradients: Option<GradientSums>,
+    attention: Option<AttentionScores>,
+    attentions: Attentions,
 }
 
 /// Why no group can be cut: the reasons, most frequent first, each with a tensor.
@@ -173,8 +214,8 @@ fn nothing_to_cut(graph: &Graph) -> Result<String> {
 fn score_group(
     on: &Scoring<'_>,
     settings: &FilterSettings,
-    group: &ChannelGroup,
-    gradients: Option<&GradientSums>,
+    (number, group): (usize, &ChannelGroup),
+    known: &Found,
 ) -> Result<Vec<f64>> {
     let (graph, weights, how) = (on.graph, on.weights, settings.aggregate);
     let measures: Vec<Measure> = match settings.criterion {
@@ -184,7 +225,14 @@ fn score_group(
         FilterCriterion::L2 => norms(graph, group, weights, Norm::L2Squared)?,
         FilterCriterion::GeometricMedian => geometric_median(graph, group, weights)?,
         FilterCriterion::BnScale => bn_scale(graph, group, weights)?,
-        FilterCriterion::Taylor => match gradients {
+        FilterCriterion::Attention
+        | FilterCriterion::Redundancy
+        | FilterCriterion::Snp
+        | FilterCriterion::SnpReverse => {
+            let attention = known.attention.as_ref();
+            known.attentions.measures(graph, (number, group), settings.criterion, attention, weights)?
+        }
+        FilterCriterion::Taylor => match &known.gradients {
             Some(g) => taylor(graph, group, weights, g)?,
             None => Vec::new(),
         },
@@ -196,7 +244,7 @@ fn score_group(
     let mut found = aggregate(how, &measures, group.len);
     match settings.criterion {
         FilterCriterion::L2 if how != Aggregate::Normalised => found.iter_mut().for_each(|s| *s = s.sqrt()),
-        FilterCriterion::Reverse => found.iter_mut().for_each(|s| *s = -*s),
+        FilterCriterion::Reverse | FilterCriterion::SnpReverse => found.iter_mut().for_each(|s| *s = -*s),
         _ => {}
     }
     Ok(found)
@@ -218,6 +266,10 @@ pub struct Planning<'a> {
     pub limits: LadderOptions,
     /// What goes.
     pub choice: Choice<'a>,
+    /// How a given share becomes a number.
+    pub fit: Fit,
+    /// The method's name, as plans record it.
+    pub method: &'a str,
     /// The device of a latency goal.
     pub device: Option<&'a CostDevice>,
     /// Fingerprint of the model.
@@ -232,8 +284,8 @@ pub struct Planning<'a> {
 pub enum Choice<'a> {
     /// As little as meets a goal.
     Target(&'a Goal, Order),
-    /// Shares of groups by name, the last match of a group counts; `*` names all.
-    Ratios(&'a [(String, f64)]),
+    /// Shares of groups by name, the last match of a group counts; `*` names all. With the words for them, where they are many.
+    Ratios(&'a [(String, f64)], Option<String>),
 }
 
 /// Plans a cut.
@@ -241,7 +293,7 @@ pub enum Choice<'a> {
 /// # Errors
 /// [`PruneError::Unfit`] where the goal cannot be met, with what can; where a pattern names nothing.
 pub fn plan(on: &Planning<'_>) -> Result<Plan> {
-    let groups = open_groups(on.graph)?;
+    let (groups, _) = groups_of(on.graph, on.scores.settings.unit)?;
     let unknown = |g: &&ChannelGroup| !on.scores.groups.iter().any(|s| s.name == g.name);
     if let Some(g) = groups.iter().find(unknown) {
         return Err(PruneError::Unfit(format!(
@@ -252,7 +304,7 @@ pub fn plan(on: &Planning<'_>) -> Result<Plan> {
     let ladder = Ladder::new(on.graph, groups, on.scores, &on.limits)?;
     let dense = report(on.graph)?;
     let heights = match &on.choice {
-        Choice::Ratios(list) => by_ratio(on.graph, &ladder, list)?,
+        Choice::Ratios(list, _) => by_ratio(on.graph, &ladder, list, on.fit)?,
         Choice::Target(Goal::Blocks(_), _) => {
             return Err(PruneError::Unfit(
                 "filters are cut to params=, macs=, memory= or latency=; blocks= is for --method depth"
@@ -271,21 +323,22 @@ pub fn plan(on: &Planning<'_>) -> Result<Plan> {
     let edits = ladder.edits(on.graph, &heights);
     let asked = match &on.choice {
         Choice::Target(goal, _) => goal.to_string(),
-        Choice::Ratios(list) => {
+        Choice::Ratios(_, Some(words)) => words.clone(),
+        Choice::Ratios(list, None) => {
             let one = |(name, r): &(String, f64)| format!("{name}={:.4}%", r * 100.0).replace(".0000", "");
             format!("ratio {}", list.iter().map(one).collect::<Vec<_>>().join(", "))
         }
     };
     let goal = match &on.choice {
         Choice::Target(goal, _) => Some(*goal),
-        Choice::Ratios(_) => None,
+        Choice::Ratios(..) => None,
     };
     let asked = Asked { words: asked, goal, device: on.device };
     let stamp = Stamp {
         tool: on.tool,
         fingerprint: on.fingerprint,
         component: on.component,
-        method: "filters",
+        method: on.method,
         criterion: Some(on.scores.settings.criterion.name()),
         removed: removed_lines(&ladder, &heights),
     };
@@ -293,7 +346,7 @@ pub fn plan(on: &Planning<'_>) -> Result<Plan> {
 }
 
 /// Heights by the ratios that name the groups; a cluster with several takes the smallest.
-fn by_ratio(graph: &Graph, ladder: &Ladder, list: &[(String, f64)]) -> Result<Vec<usize>> {
+fn by_ratio(graph: &Graph, ladder: &Ladder, list: &[(String, f64)], fit: Fit) -> Result<Vec<usize>> {
     for (pattern, _) in list {
         if pattern != "*" && !ladder.groups.iter().any(|g| names_whole(graph, g, pattern)) {
             return Err(PruneError::Unfit(format!(
@@ -305,7 +358,7 @@ fn by_ratio(graph: &Graph, ladder: &Ladder, list: &[(String, f64)]) -> Result<Ve
         let hit = list.iter().rev().find(|(p, _)| p == "*" || names_whole(graph, &ladder.groups[g], p));
         hit.map_or(0.0, |(_, r)| *r)
     };
-    Ok(ladder.heights(|c| c.groups.iter().map(|g| of(*g)).fold(1.0, f64::min)))
+    Ok(ladder.heights(fit, |c| c.groups.iter().map(|g| of(*g)).fold(1.0, f64::min)))
 }
 
 /// The smallest cut, in the order of `key`, that meets a goal.

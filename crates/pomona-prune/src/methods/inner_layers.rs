@@ -13,7 +13,7 @@ use pomona_graph::{Edit, Graph, Plan, apply};
 use crate::budget::report;
 use crate::error::{PruneError, Result};
 use crate::filter_scores::FilterScores;
-use crate::ladder::{Cluster, Ladder, LadderOptions, Rung};
+use crate::ladder::{Cluster, Fit, Ladder, LadderOptions, Rung};
 use crate::levels::{drop_levels, group_levels};
 use crate::methods::filters::{Asked, Stamp, finish, open_groups, removed_lines, to_target};
 use crate::target::Goal;
@@ -88,7 +88,7 @@ pub fn plan(on: &Planning<'_>) -> Result<Plan> {
         let heights = match &cut.share {
             Share::Ratio(r) => {
                 words.push(format!("{}% of levels {} to {deepest}", r * 100.0, cut.from));
-                ladder.heights(|c| if inside(c) { *r } else { 0.0 })
+                ladder.heights(Fit::AtMost, |c| if inside(c) { *r } else { 0.0 })
             }
             Share::Target(target) => {
                 words.push(format!("{target} from levels {} to {deepest}", cut.from));

@@ -9,6 +9,8 @@ use serde_json::Value;
 
 use crate::error::{Result, TaskError};
 
+/// Folders within folders that are looked into.
+const DEPTH: usize = 8;
 const EXTENSIONS: [&str; 3] = ["jpg", "jpeg", "png"];
 
 /// Files with the numbers of their classes.
@@ -57,26 +59,35 @@ impl ImageSet {
         Ok(ImageSet { files, labels, source: name(path) })
     }
 
-    /// Pictures of a directory and of the folders in it, without labels (all are 0).
+    /// All pictures of a directory and of the folders in it, or those of a `.csv`, without labels (all are 0).
     ///
     /// # Errors
-    /// [`TaskError::Data`] where there are none.
+    /// [`TaskError::Data`] where there are no pictures.
     pub fn unlabelled(path: &Path) -> Result<ImageSet> {
+        if path.is_file() {
+            return from_table(path, &Value::Null);
+        }
         let mut files = Vec::new();
-        for entry in entries(path)? {
-            if entry.is_dir() {
-                files.extend(entries(&entry)?);
-            } else {
-                files.push(entry);
+        let mut folders = vec![(path.to_owned(), 0)];
+        while let Some((folder, depth)) = folders.pop() {
+            for entry in entries(&folder)? {
+                match entry.is_dir() {
+                    // A link may lead back up.
+                    true if depth < DEPTH => folders.push((entry, depth + 1)),
+                    true => {}
+                    false if is_picture(&entry) => files.push(entry),
+                    false => {}
+                }
             }
         }
-        files.retain(|p| is_picture(p));
         if files.is_empty() {
-            let message = "has no pictures, nor do the folders in it: .jpg or .png files were expected";
-            return Err(TaskError::Data { path: path.to_owned(), message: message.to_owned() });
+            return Err(TaskError::Data {
+                path: path.to_owned(),
+                message: "has no .jpg or .png files, nor have the folders in it".to_owned(),
+            });
         }
-        let labels = vec![0; files.len()];
-        Ok(ImageSet { files, labels, source: name(path) })
+        files.sort();
+        Ok(ImageSet { labels: vec![0; files.len()], files, source: name(path) })
     }
 
     /// Number of pictures.

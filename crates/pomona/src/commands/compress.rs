@@ -19,9 +19,9 @@ pub fn run(a: &Compress, ui: &Ui) -> Result<()> {
     pomona_models::check_unused(&model, a.write.drop_unused)?;
     let scores_path = beside(&a.write.out, "scores.json");
     let (plan, kept) = match (a.method.bk_sdm(), &a.target) {
-        _ if matches!(a.method, Method::Filters | Method::InnerLayers) => {
+        _ if a.method.is_width() => {
             // Levels that are taken out need no scores.
-            let cuts = a.method == Method::Filters || a.target.is_some() || !a.filters.ratio.is_empty();
+            let cuts = a.method != Method::InnerLayers || a.target.is_some() || !a.filters.ratio.is_empty();
             let scores = match cuts {
                 true => Some(filter_scores(&model, a, &scores_path, ui)?),
                 false => None,
@@ -67,7 +67,9 @@ pub fn run(a: &Compress, ui: &Ui) -> Result<()> {
 /// Scores filters, or goes on from the scores beside the output.
 fn filter_scores(model: &Model, a: &Compress, kept: &Path, ui: &Ui) -> Result<FilterScores> {
     let request = super::filters::Request {
+        method: a.method,
         criterion: a.criterion.as_deref(),
+        gamma: a.gamma,
         aggregate: a.aggregate,
         component: a.component.as_deref(),
         options: &a.options,

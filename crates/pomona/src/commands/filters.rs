@@ -6,10 +6,12 @@ use anyhow::{Result, bail};
 use pomona_exec::{Device, Tensor};
 use pomona_graph::{Graph, Plan};
 use pomona_models::{Component, Model};
-use pomona_prune::criteria::filters::{Aggregate, FilterCriterion};
+use pomona_prune::criteria::filters::{Aggregate, FilterCriterion, Gamma};
 use pomona_prune::methods::filters::{Choice, Planning, Scoring};
 use pomona_prune::methods::{filters, inner_layers};
-use pomona_prune::{DataId, FilterScores, FilterSettings, Goal, Sample, Sensitivity, Sweep, sweep};
+use pomona_prune::{
+    DataId, FilterScores, FilterSettings, Fit, Goal, Ratios, Sample, ScoredUnit, Sensitivity, Sweep, sweep,
+};
 use pomona_report::{Line, LineChart, line_chart};
 use pomona_task::{ModelWeights, Objective, Residence, TensorData};
 use rand::{RngExt, SeedableRng};
@@ -25,7 +27,9 @@ use crate::ui::Ui;
 
 /// What is scored and how.
 pub struct Request<'a> {
+    pub method: Method,
     pub criterion: Option<&'a str>,
+    pub gamma: Gamma,
     pub aggregate: Aggregate,
     pub component: Option<&'a str>,
     pub options: &'a ScoreOptions,
@@ -35,7 +39,9 @@ pub struct Request<'a> {
 pub fn run_score(a: &Score, ui: &Ui) -> Result<()> {
     let model = open_model(&a.model)?;
     let request = Request {
+        method: a.method,
         criterion: a.criterion.as_deref(),
+        gamma: a.filters.gamma,
         aggregate: a.filters.aggregate,
         component: a.filters.component.as_deref(),
         options: &a.options,
@@ -54,8 +60,7 @@ pub fn run_score(a: &Score, ui: &Ui) -> Result<()> {
 
 /// Scores filters, going on from the file where it holds an unfinished run.
 pub fn score(model: &Model, on: &Request<'_>, out: Option<&Path>, ui: &Ui) -> Result<FilterScores> {
-    let criterion: FilterCriterion =
-        on.criterion.unwrap_or("l1").parse().map_err(|e: String| Usage(format!("--criterion: {e}")))?;
+    let criterion = criterion(on)?;
     let part = component(model, on.component)?;
     runnable(model, part)?;
     if criterion.needs_weights() {
@@ -63,21 +68,31 @@ pub fn score(model: &Model, on: &Request<'_>, out: Option<&Path>, ui: &Ui) -> Re
     }
     let device = Device::by_name(&on.options.run_on)?;
     let graph = &part.graph;
+    let unit = if on.method == Method::Heads { ScoredUnit::Heads } else { ScoredUnit::Channels };
+    let logits = filters::reads_logits(criterion, &filters::groups_of(graph, unit)?.0);
     // Without data each tensor is passed over once: there is nothing to keep.
-    let residence = match criterion.needs_data() {
+    let residence = match criterion.needs_loss() || logits {
         true => {
-            let activations = activation_bytes(model, on.options.samples, on.options.tokens, 1);
+            let activations = activation_bytes(model, on.options.windows(), on.options.tokens, 1);
             residence(part, on.options.streamed, activations, ui)?
         }
         false => Residence::Streamed,
     };
     let weights = ModelWeights::new(part, &device, residence);
-    let data: Option<Box<dyn Objective>> = match criterion.needs_data() {
-        true => Some(loss(model, part, (&weights, &device), on.options, ui)?),
-        false => None,
+    let data: Option<Box<dyn Objective>> = match (criterion.needs_loss(), logits) {
+        (true, _) => Some(loss(model, part, (&weights, &device), on.options, ui)?),
+        (_, true) => Some(super::pictures::seen(model, part, (&weights, &device), on.options, ui)?),
+        _ => None,
     };
     let samples = data.as_ref().map_or(0, |d| d.samples());
-    let settings = FilterSettings { criterion, aggregate: on.aggregate, samples, seed: on.options.seed };
+    let settings = FilterSettings {
+        criterion,
+        aggregate: on.aggregate,
+        samples,
+        seed: on.options.seed,
+        unit,
+        gamma: logits.then_some(on.gamma),
+    };
     let fingerprint = part.fingerprint()?;
     let scoring = Scoring {
         graph,
@@ -87,7 +102,7 @@ pub fn score(model: &Model, on: &Request<'_>, out: Option<&Path>, ui: &Ui) -> Re
         fingerprint: &fingerprint,
         component: several(model, part),
         tool: TOOL,
-        at_once: samples.div_ceil(5).clamp(1, 32),
+        at_once: samples.div_ceil(5).clamp(1, if logits { AT_ONCE } else { 32 }),
         save_every: on.options.save_every,
     };
     let bar = ui.bar("scoring");
@@ -98,6 +113,19 @@ pub fn score(model: &Model, on: &Request<'_>, out: Option<&Path>, ui: &Ui) -> Re
     });
     bar.finish_and_clear();
     Ok(found?)
+}
+
+/// Samples whose queries and keys are in memory together.
+const AT_ONCE: usize = 8;
+
+/// The criterion by name: `reverse` is the opposite of the method's own.
+fn criterion(on: &Request<'_>) -> Result<FilterCriterion> {
+    let snp = matches!(on.method, Method::Snp | Method::Heads);
+    Ok(match on.criterion {
+        None if snp => FilterCriterion::Snp,
+        Some("reverse") if snp => FilterCriterion::SnpReverse,
+        name => name.unwrap_or("l1").parse().map_err(|e: String| Usage(format!("--criterion: {e}")))?,
+    })
 }
 
 fn runnable(model: &Model, part: &Component) -> Result<()> {
@@ -124,12 +152,12 @@ fn loss(
     ui: &Ui,
 ) -> Result<Box<dyn Objective>> {
     if part.graph.output("logits").is_some() && part.graph.input("input_ids").is_some() {
-        let size = (options.samples, options.tokens, options.seed);
+        let size = (options.windows(), options.tokens, options.seed);
         let windows = calibration(model, weights, device, options.data.as_ref(), size, ui)?;
         return Ok(Box::new(objective(windows)?));
     }
     match &options.data {
-        Some(range) => Ok(Box::new(TensorData::read(&range.path, &part.graph, options.samples)?)),
+        Some(range) => Ok(Box::new(TensorData::read(&range.path, &part.graph, options.windows())?)),
         None => bail!(Usage(
             "this criterion needs --data FILE.safetensors with a tensor for each input and `target`"
                 .to_owned()
@@ -148,12 +176,12 @@ fn sensitivity(model: &Model, on: &Request<'_>, ratios: &[f64], out: &Path, ui: 
     let weights = ModelWeights::new(part, &device, residence);
     let (samples, data) = match &on.options.data {
         Some(range) => {
-            let data = TensorData::read(&range.path, &part.graph, on.options.samples)?;
+            let data = TensorData::read(&range.path, &part.graph, on.options.windows())?;
             let samples =
                 (0..data.samples()).map(|i| data.sample(i, &device)).collect::<pomona_task::Result<_>>()?;
             (samples, DataId { fingerprint: data.fingerprint(), source: data.source() })
         }
-        None => noise(&part.graph, on.options.samples, on.options.seed, &device)?,
+        None => noise(&part.graph, on.options.windows(), on.options.seed, &device)?,
     };
     ui.say(format!("measured on {}", data.source));
     let on = Sweep {
@@ -207,7 +235,7 @@ fn scores_text(scores: &FilterScores) -> String {
             g.scores.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), s| (l.min(*s), h.max(*s)));
         out += &match g.scores.is_empty() {
             true => format!("{:<48} nothing to measure: stays whole\n", g.name),
-            false => format!("{:<48} {:>5} channels  {low:.4} to {high:.4}\n", g.name, g.scores.len()),
+            false => format!("{:<48} {:>5} {}  {low:.4} to {high:.4}\n", g.name, g.scores.len(), scores.settings.unit.name()),
         };
     }
     out + &format!("{} groups by {}\n", scores.groups.len(), scores.settings.criterion.name())
@@ -343,19 +371,41 @@ pub fn plan(
         };
         return Ok(inner_layers::plan(&on)?);
     }
-    let Some(scores) = scores else {
-        bail!(Usage("--method filters needs --scores".to_owned()));
+    let (method, unit, fit) = match method {
+        Method::Snp => ("snp", ScoredUnit::Channels, Fit::Nearest),
+        Method::Heads => ("heads", ScoredUnit::Heads, Fit::Nearest),
+        _ => ("filters", ScoredUnit::Channels, Fit::AtMost),
     };
-    let choice = match (target, options.ratio.as_slice()) {
-        (Some(goal), []) => Choice::Target(goal, options.order()),
-        (None, list) if !list.is_empty() => Choice::Ratios(list),
-        _ => bail!(Usage("--method filters needs a --target, or --ratio [NAME=]SHARE".to_owned())),
+    let Some(scores) = scores else {
+        bail!(Usage(format!(
+            "--method {method} needs --scores (`pomona score --method {method} --criterion random` makes some from a config alone, \
+             for sizes)"
+        )));
+    };
+    if scores.settings.unit != unit {
+        bail!(Usage(format!(
+            "--method {method} cuts {}; the scores are of {}: `pomona score --method {method}`",
+            unit.name(),
+            scores.settings.unit.name()
+        )));
+    }
+    let file = options.ratio_file.as_deref().map(Ratios::read).transpose()?;
+    let listed = file.as_ref().map(|f| f.of(&filters::groups_of(graph, unit)?.0)).transpose()?;
+    let choice = match (target, options.ratio.as_slice(), &listed) {
+        (Some(goal), [], None) => Choice::Target(goal, options.order()),
+        (None, [], Some(list)) => Choice::Ratios(list, file.as_ref().map(Ratios::words)),
+        (None, list, None) if !list.is_empty() => Choice::Ratios(list, None),
+        _ => bail!(Usage(format!(
+            "--method {method} needs a --target, --ratio [NAME=]SHARE or --ratio-file FILE"
+        ))),
     };
     let on = Planning {
         graph,
         scores,
         limits: options.limits(),
         choice,
+        fit,
+        method,
         device: device.as_ref(),
         fingerprint: &fingerprint,
         component,

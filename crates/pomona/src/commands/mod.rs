@@ -12,6 +12,7 @@ mod filters;
 mod generate;
 mod init;
 mod inspect;
+mod pictures;
 mod plan;
 mod score;
 mod verify;

@@ -11,7 +11,7 @@ use pomona_prune::{Goal, Scores};
 use pomona_report::{compare_costs, removal};
 use serde_json::Value;
 
-use crate::args::{Method, PlanArgs, Usage};
+use crate::args::{PlanArgs, Usage};
 use crate::context::{TOOL, component, cost_device, open_model};
 use crate::ui::Ui;
 
@@ -24,9 +24,7 @@ pub fn run(a: &PlanArgs, ui: &Ui) -> Result<()> {
         bail!(Usage("--criterion is for wav2lip-compact: other methods plan by --scores".to_owned()));
     }
     let plan = match (a.method.bk_sdm(), &a.scores, &a.target) {
-        _ if matches!(a.method, Method::Filters | Method::InnerLayers) => {
-            super::filters::run_plan(&model, a)?
-        }
+        _ if a.method.is_width() => super::filters::run_plan(&model, a)?,
         _ if a.method == Method::Wav2lipCompact => {
             if a.scores.is_some() || a.target.is_some() {
                 bail!(Usage("wav2lip-compact takes no --scores and no --target".to_owned()));
@@ -135,10 +133,11 @@ pub fn effect(model: &Model, plan: &Plan) -> Result<Effect> {
 pub fn summary(plan: &Plan, effect: &Effect, ui: &Ui) -> String {
     let mut out = compare_costs(&plan.before, &plan.after, &[], ui.style());
     match plan.method.as_str() {
-        "filters" => {
+        "filters" | "snp" | "heads" => {
+            let what = if plan.method == "heads" { "heads" } else { "channels" };
             out += "\n";
             for line in &plan.removed {
-                out += &format!("{line} channels go\n");
+                out += &format!("{line} {what} go\n");
             }
         }
         "depth" => out += &format!("\nremoves {}: {}\n", plan.removed.len(), plan.removed.join(", ")),

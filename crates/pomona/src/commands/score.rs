@@ -19,10 +19,10 @@ use crate::ui::Ui;
 pub fn run(a: &Score, ui: &Ui) -> Result<()> {
     match a.method {
         Method::Depth => {}
-        Method::Filters | Method::InnerLayers => return super::filters::run_score(a, ui),
         Method::Wav2lipCompact => {
             bail!(Usage("wav2lip-compact scores what stays as it plans: it needs no scores".to_owned()))
         }
+        method if method.is_width() => return super::filters::run_score(a, ui),
         _ => bail!(Usage("bk-sdm goes by the structure: it needs no scores".to_owned())),
     }
     let model = open_model(&a.model)?;
@@ -64,7 +64,7 @@ pub fn score(
     let graph = model.graph()?;
     let device = Device::by_name(&options.run_on)?;
     let (parts, _) = units(graph, options.unit)?;
-    let activations = activation_bytes(model, options.samples, options.tokens, parts.len());
+    let activations = activation_bytes(model, options.windows(), options.tokens, parts.len());
     let residence = match criterion {
         Criterion::Random => Residence::Streamed,
         // Each part is read once: keeping all of them would serve nothing.
@@ -74,7 +74,7 @@ pub fn score(
     let weights = ModelWeights::new(model.only()?, &device, residence);
     let objective: Option<NextToken> = match criterion.needs_data() {
         true => {
-            let size = (options.samples, options.tokens, options.seed);
+            let size = (options.windows(), options.tokens, options.seed);
             let windows = calibration(model, &weights, &device, options.data.as_ref(), size, ui)?;
             Some(next_token(windows)?)
         }

@@ -3,9 +3,11 @@
 //! A criterion measures a channel in each weight that it goes with ([`Measure`]); [`aggregate`] makes one number of them.
 
 mod aggregate;
+mod attention;
 mod bn_scale;
 mod geometric_median;
 mod norms;
+mod redundancy;
 mod taylor;
 
 use std::str::FromStr;
@@ -15,9 +17,11 @@ use pomona_task::Weights;
 use serde::{Deserialize, Serialize};
 
 pub use aggregate::{Aggregate, aggregate};
+pub use attention::{AttentionScores, Gamma, neurons};
 pub use bn_scale::bn_scale;
 pub use geometric_median::geometric_median;
 pub use norms::{Norm, norms};
+pub use redundancy::redundancy;
 pub use taylor::{GradientSums, taylor};
 
 use crate::error::Result;
@@ -40,12 +44,31 @@ pub enum FilterCriterion {
     Random,
     /// The most important by L1 go first: the opposite control.
     Reverse,
+    /// How queries and keys point along the leading components of the logits (SNP); other groups have none.
+    Attention,
+    /// How unlike a row is to the layer's others (SNP), of all but queries and keys.
+    Redundancy,
+    /// Both of SNP: each group by its own.
+    Snp,
+    /// The most important by SNP go first: SNP's opposite control.
+    SnpReverse,
 }
 
 impl FilterCriterion {
     /// Every criterion.
-    pub const ALL: [FilterCriterion; 7] =
-        [Self::L1, Self::L2, Self::GeometricMedian, Self::BnScale, Self::Taylor, Self::Random, Self::Reverse];
+    pub const ALL: [FilterCriterion; 11] = [
+        Self::L1,
+        Self::L2,
+        Self::GeometricMedian,
+        Self::BnScale,
+        Self::Taylor,
+        Self::Random,
+        Self::Reverse,
+        Self::Attention,
+        Self::Redundancy,
+        Self::Snp,
+        Self::SnpReverse,
+    ];
 
     /// Name on the command line and in files.
     pub fn name(self) -> &'static str {
@@ -57,12 +80,21 @@ impl FilterCriterion {
             Self::Taylor => "taylor",
             Self::Random => "random",
             Self::Reverse => "reverse",
+            Self::Attention => "attention",
+            Self::Redundancy => "redundancy",
+            Self::Snp => "snp",
+            Self::SnpReverse => "snp-reverse",
         }
     }
 
-    /// Whether it runs the model on data.
-    pub fn needs_data(self) -> bool {
+    /// Whether it runs the model on data with a loss.
+    pub fn needs_loss(self) -> bool {
         self == Self::Taylor
+    }
+
+    /// Whether it runs the model to see the logits of its attentions.
+    pub fn needs_logits(self) -> bool {
+        matches!(self, Self::Attention | Self::Snp | Self::SnpReverse)
     }
 
     /// Whether it reads weights.
