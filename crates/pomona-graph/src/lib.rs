@@ -24,8 +24,8 @@ mod validate;
 pub use annotation::{Annotation, QuantTarget};
 pub use axis::{
     AttentionColumns, AxisGroup, ChannelGroup, ChannelKind, ChannelMember, CoupledGroup, CoupledMember,
-    Granularity, HeadGroup, Side, attention_columns, axis_groups, channel_groups, coupled_groups, head_groups,
-    keep_edits,
+    Granularity, HeadGroup, Side, attention_columns, axis_groups, channel_groups, coupled_groups,
+    head_groups, keep_edits,
 };
 pub use build::GraphBuilder;
 pub use dim::{Bindings, Dim, DimFactor, Shape, show_shape};

@@ -137,6 +137,7 @@ mod tests {
             len: 4,
             members: vec![],
             cells: vec![0; 4],
+            bundles: None,
             cluster: 0,
             kind,
             label: String::new(),
@@ -147,7 +148,8 @@ mod tests {
             std::fs::write(&path, text).unwrap();
             Ratios::read(&path).and_then(|r| r.of(&groups)).map_err(|e| e.to_string())
         };
-        let pairs = |list: &[(&str, f64)]| list.iter().map(|(n, s)| ((*n).to_owned(), *s)).collect::<Vec<_>>();
+        let pairs =
+            |list: &[(&str, f64)]| list.iter().map(|(n, s)| ((*n).to_owned(), *s)).collect::<Vec<_>>();
         assert_eq!(
             read(r#"{"ffn": [0, 0.5], "stream": 0.25, "groups": {"x.*": 0.1}}"#).unwrap(),
             pairs(&[("a", 0.0), ("b", 0.5), ("s", 0.25), ("x.*", 0.1)])

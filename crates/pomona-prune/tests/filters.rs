@@ -90,7 +90,9 @@ fn random_cuts_equal_masks() {
 fn every_data_free_criterion_plans_and_keeps_the_highest_scores() {
     let graph = resnet();
     let weights = seeded(&graph, 3);
-    for criterion in FilterCriterion::ALL.into_iter().filter(|c| !c.needs_loss() && !c.name().contains("snp") && c.name() != "attention" && c.name() != "redundancy") {
+    for criterion in FilterCriterion::ALL.into_iter().filter(|c| {
+        !c.needs_loss() && !c.name().contains("snp") && c.name() != "attention" && c.name() != "redundancy"
+    }) {
         let s = scores(&graph, &weights, &settings(criterion));
         let ratios = [("*".to_owned(), 0.5)];
         let p = planned(&graph, &s, LadderOptions::default(), Choice::Ratios(&ratios, None));

@@ -130,7 +130,8 @@ fn settings(criterion: FilterCriterion, unit: ScoredUnit) -> FilterSettings {
 }
 
 fn scores(net: &Net, criterion: FilterCriterion, unit: ScoredUnit) -> FilterScores {
-    score(&scoring(net), &settings(criterion, unit), None, &mut |_, _| Ok(())).unwrap_or_else(|e| panic!("{e}"))
+    score(&scoring(net), &settings(criterion, unit), None, &mut |_, _| Ok(()))
+        .unwrap_or_else(|e| panic!("{e}"))
 }
 
 fn planned(graph: &Graph, scores: &FilterScores, choice: Choice<'_>, limits: LadderOptions) -> Plan {
@@ -183,7 +184,11 @@ fn scores_are_those_of_the_definitions() {
                 assert_eq!(got.len(), want.len(), "{name} {}", s.name);
                 for (got, want) in got.iter().zip(want) {
                     // Queries and keys are single precision in both.
-                    assert!((got - want).abs() <= 2e-5 * want.abs().max(1.0), "{name} {}: {got} {want}", s.name);
+                    assert!(
+                        (got - want).abs() <= 2e-5 * want.abs().max(1.0),
+                        "{name} {}: {got} {want}",
+                        s.name
+                    );
                 }
             }
         }
@@ -359,7 +364,11 @@ fn cut_heads_equal_masked_heads() {
         assert_eq!(heads.len(), 2, "{name}");
         let s = scores(&net, FilterCriterion::Snp, ScoredUnit::Heads);
         assert!(s.groups.iter().all(|g| g.scores.len() == 3), "{name}");
-        let p = ratio(&net.graph, &s, &[(heads[0].group.name.as_str(), 0.34), (heads[1].group.name.as_str(), 0.67)]);
+        let p = ratio(
+            &net.graph,
+            &s,
+            &[(heads[0].group.name.as_str(), 0.34), (heads[1].group.name.as_str(), 0.67)],
+        );
         let (cut, _) = apply(&net.graph, &p.edits).unwrap();
         let left: Vec<(usize, usize)> = cut
             .nodes
@@ -383,7 +392,8 @@ fn cut_heads_equal_masked_heads() {
 fn rotary_queries_stay_and_the_rest_is_cut_without_data() {
     let net = net(&llama(), 1);
     let on = Scoring { objective: None, ..scoring(&net) };
-    let s = score(&on, &settings(FilterCriterion::Snp, ScoredUnit::Channels), None, &mut |_, _| Ok(())).unwrap();
+    let s =
+        score(&on, &settings(FilterCriterion::Snp, ScoredUnit::Channels), None, &mut |_, _| Ok(())).unwrap();
     let groups = groups_of(&net.graph, ScoredUnit::Channels).unwrap().0;
     assert!(groups.iter().all(|g| g.kind != ChannelKind::QueryKey));
     let goal: Goal = "params=70%".parse().unwrap();

@@ -88,7 +88,8 @@ pub fn head_groups(graph: &Graph) -> Result<Vec<HeadGroup>> {
             continue;
         }
         // Two attentions may read the same keys: then they have the same heads, or none of theirs can go.
-        let known: Vec<_> = all.iter().filter_map(|(c, h, _)| place.get(c).map(|p| (p.0, p.1 == *h))).collect();
+        let known: Vec<_> =
+            all.iter().filter_map(|(c, h, _)| place.get(c).map(|p| (p.0, p.1 == *h))).collect();
         match known.first() {
             Some((g, _)) if found[*g].0 == heads && known.iter().all(|(o, same)| o == g && *same) => {
                 found[*g].1.push(id);
@@ -149,6 +150,7 @@ pub fn head_groups(graph: &Graph) -> Result<Vec<HeadGroup>> {
             len: heads,
             members,
             cells: vec![0; heads],
+            bundles: None,
             cluster: out.len(),
             kind: ChannelKind::Heads,
             label,

@@ -15,14 +15,16 @@ use pomona_graph::{
 use pomona_task::{Objective, Weights};
 
 use crate::budget::{bound, measure, report, shown};
+pub(crate) use crate::criteria::filters::weights_of;
 use crate::criteria::filters::{
-    Aggregate, AttentionScores, FilterCriterion, GradientSums, Measure, Norm, aggregate, bn_scale, geometric_median, norms,
-    taylor,
+    Aggregate, AttentionScores, FilterCriterion, GradientSums, Measure, Norm, aggregate, bn_scale,
+    geometric_median, norms, taylor,
 };
 use crate::criteria::random;
-pub(crate) use crate::criteria::filters::weights_of;
 use crate::error::{PruneError, Result};
-use crate::filter_scores::{FILTER_SCORES_VERSION, FilterScores, FilterSettings, GroupScores, ScoredUnit, continued};
+use crate::filter_scores::{
+    FILTER_SCORES_VERSION, FilterScores, FilterSettings, GroupScores, ScoredUnit, continued,
+};
 use crate::ladder::{Cluster, Fit, Ladder, LadderOptions, Order, names_whole};
 use crate::methods::depth::Progress;
 use crate::methods::snp::Attentions;

@@ -52,7 +52,9 @@ impl Attentions {
         match (group.kind, self.heads.get(&group.name)) {
             (ChannelKind::Heads, Some(heads)) => {
                 if let Some(scores) = attention.filter(|_| logits) {
-                    out.extend(heads.attentions.iter().map(|id| values(of_heads(graph, *id, group.len, scores))));
+                    out.extend(
+                        heads.attentions.iter().map(|id| values(of_heads(graph, *id, group.len, scores))),
+                    );
                 }
                 if likeness {
                     out.extend(redundancy(graph, heads.values.iter(), group.len, weights)?);

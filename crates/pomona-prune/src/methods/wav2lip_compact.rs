@@ -17,8 +17,8 @@ use pomona_task::{EditedWeights, Weights};
 use crate::budget::report;
 use crate::criteria::filters::{Aggregate, FilterCriterion};
 use crate::error::{PruneError, Result};
-use crate::filter_scores::{FILTER_SCORES_VERSION, FilterScores, FilterSettings, GroupScores};
-use crate::ladder::{Ladder, LadderOptions};
+use crate::filter_scores::{FILTER_SCORES_VERSION, FilterScores, FilterSettings, GroupScores, ScoredUnit};
+use crate::ladder::{Fit, Ladder, LadderOptions};
 use crate::methods::filters::{Asked, Scoring, Stamp, finish, open_groups, removed_lines, score};
 
 /// The method's name on the command line and in plans.
@@ -104,8 +104,14 @@ pub fn plan(on: &Planning<'_>) -> Result<Plan> {
         // Of equals the later ones go.
         Stays::First => equal(on, groups.iter().map(|g| (g.name.as_str(), g.len))),
         Stays::Best { criterion, aggregate, seed, weights } => {
-            let settings =
-                FilterSettings { criterion: *criterion, aggregate: *aggregate, samples: 0, seed: *seed };
+            let settings = FilterSettings {
+                criterion: *criterion,
+                aggregate: *aggregate,
+                samples: 0,
+                seed: *seed,
+                unit: ScoredUnit::Channels,
+                gamma: None,
+            };
             let cpu = Device::cpu();
             let (base, device): (&dyn Weights, &Device) = match weights {
                 Some(given) => *given,
@@ -116,7 +122,7 @@ pub fn plan(on: &Planning<'_>) -> Result<Plan> {
         }
     };
     let ladder = Ladder::new(&shallow, groups, &scores, &LadderOptions::default())?;
-    let heights = ladder.heights(|_| 1.0 - 1.0 / QUARTER as f64);
+    let heights = ladder.heights(Fit::AtMost, |_| 1.0 - 1.0 / QUARTER as f64);
     let kept = ladder.kept(&heights);
     let whole = |(i, g): &(usize, &pomona_graph::ChannelGroup)| {
         kept.get(i).is_none_or(|channels| channels.len() * QUARTER != g.len)
@@ -193,6 +199,8 @@ fn equal<'g>(on: &Planning<'_>, groups: impl Iterator<Item = (&'g str, usize)>) 
             aggregate: Aggregate::Makers,
             samples: 0,
             seed: 0,
+            unit: ScoredUnit::Channels,
+            gamma: None,
         },
         data: None,
         groups: groups.map(one).collect(),
@@ -206,7 +214,7 @@ fn scored(
     (weights, device): (&dyn Weights, &Device),
     settings: &FilterSettings,
 ) -> Result<FilterScores> {
-    if settings.criterion.needs_data() {
+    if settings.criterion.needs_loss() {
         return Err(PruneError::Unfit(format!(
             "criterion {} needs data and a loss, which {NAME} has not: choose l1, l2, geometric-median, bn-scale or random",
             settings.criterion.name()

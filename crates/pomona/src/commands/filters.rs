@@ -235,7 +235,12 @@ fn scores_text(scores: &FilterScores) -> String {
             g.scores.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), s| (l.min(*s), h.max(*s)));
         out += &match g.scores.is_empty() {
             true => format!("{:<48} nothing to measure: stays whole\n", g.name),
-            false => format!("{:<48} {:>5} {}  {low:.4} to {high:.4}\n", g.name, g.scores.len(), scores.settings.unit.name()),
+            false => format!(
+                "{:<48} {:>5} {}  {low:.4} to {high:.4}\n",
+                g.name,
+                g.scores.len(),
+                scores.settings.unit.name()
+            ),
         };
     }
     out + &format!("{} groups by {}\n", scores.groups.len(), scores.settings.criterion.name())

@@ -57,7 +57,9 @@ impl FromStr for Gamma {
 
     fn from_str(s: &str) -> std::result::Result<Self, String> {
         let found = match s.strip_suffix('%') {
-            Some(p) => p.parse::<f64>().ok().filter(|p| (0.0..100.0).contains(p)).map(|p| Self::Share(p / 100.0)),
+            Some(p) => {
+                p.parse::<f64>().ok().filter(|p| (0.0..100.0).contains(p)).map(|p| Self::Share(p / 100.0))
+            }
             None => s.parse().ok().filter(|n| *n > 0).map(Self::Count),
         };
         found.ok_or_else(|| {
@@ -274,7 +276,8 @@ mod tests {
     #[test]
     fn the_shortcut_is_the_definition() {
         // Tokens, other tokens, width, components: wide, narrow, fewer tokens than neurons, cross.
-        let table = [(20, 20, 8, 8), (20, 20, 8, 3), (5, 5, 8, 4), (6, 17, 8, 5), (17, 3, 8, 2), (9, 9, 1, 1)];
+        let table =
+            [(20, 20, 8, 8), (20, 20, 8, 3), (5, 5, 8, 4), (6, 17, 8, 5), (17, 3, 8, 2), (9, 9, 1, 1)];
         for (case, (n, m, d, gamma)) in table.into_iter().enumerate() {
             let (q, k) = (random(n, d, case as u64), random(m, d, 100 + case as u64));
             let found = neurons(q.as_ref(), k.as_ref(), Gamma::Count(gamma)).unwrap();

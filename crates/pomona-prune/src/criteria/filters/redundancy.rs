@@ -78,8 +78,15 @@ mod tests {
     #[test]
     fn rows_like_others_are_worth_less() {
         let diagonal = 0.5_f64.sqrt();
-        let found = unlikeness(vec![&[2.0, 0.0], &[-1.0, 0.0], &[0.0, 3.0], &[1.0, 1.0], &[0.0, 0.0]]).unwrap();
-        let expected = [3.0 - 1.0 - diagonal + 1.0, 2.0 + 1.0 - diagonal, 3.0 + 1.0 - diagonal, 4.0 - 3.0 * diagonal, 0.0];
+        let found =
+            unlikeness(vec![&[2.0, 0.0], &[-1.0, 0.0], &[0.0, 3.0], &[1.0, 1.0], &[0.0, 0.0]]).unwrap();
+        let expected = [
+            3.0 - 1.0 - diagonal + 1.0,
+            2.0 + 1.0 - diagonal,
+            3.0 + 1.0 - diagonal,
+            4.0 - 3.0 * diagonal,
+            0.0,
+        ];
         assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{found:?} {expected:?}");
     }
 }
