@@ -18,7 +18,7 @@ use pomona_models::open;
 use pomona_prune::criteria::filters::{Aggregate, FilterCriterion, Gamma};
 use pomona_prune::methods::filters::{Choice, Planning, Scoring, groups_of, plan, score};
 use pomona_prune::{FilterScores, FilterSettings, Fit, Goal, LadderOptions, Order, PruneError, ScoredUnit};
-use pomona_task::{EditedWeights, Objective, SampleLoss, Weights};
+use pomona_task::{EditedWeights, Objective, SampleLoss};
 use serde_json::{Value, json};
 
 /// A graph with every size, weights by name, and samples of its only input by name.
@@ -269,10 +269,11 @@ fn gone_channels(graph: &Graph, groups: &[ChannelGroup], plan: &Plan) -> Vec<Vec
     let of = |m: &ChannelMember| -> Vec<u32> {
         let def = graph.tensor(m.tensor);
         let inner: usize = def.shape[m.axis + 1..].iter().product();
-        let numbers = (0..def.elements() as usize).map(|i| (i / inner % def.shape[m.axis]) as f32).collect();
+        let numbers: Vec<f32> =
+            (0..def.elements() as usize).map(|i| (i / inner % def.shape[m.axis]) as f32).collect();
         let mut all = BTreeMap::new();
         for (id, t) in graph.iter_tensors() {
-            let v = if id == m.tensor { numbers_or(&numbers, t) } else { vec![0.0; t.elements() as usize] };
+            let v = if id == m.tensor { numbers.clone() } else { vec![0.0; t.elements() as usize] };
             all.insert(id, Tensor::from_f32(v, &t.shape, &Device::cpu()).unwrap());
         }
         let source = nets::Seeded(pomona_exec::Loaded(all));
@@ -283,10 +284,6 @@ fn gone_channels(graph: &Graph, groups: &[ChannelGroup], plan: &Plan) -> Vec<Vec
         lost.collect()
     };
     groups.iter().map(|g| of(&g.members[0])).collect()
-}
-
-fn numbers_or(numbers: &Vec<f32>, _: &TensorDef) -> Vec<f32> {
-    numbers.clone()
 }
 
 #[test]

@@ -272,6 +272,8 @@ fn random_scores(graph: &Graph) -> FilterScores {
         aggregate: Aggregate::Makers,
         samples: 0,
         seed: 7,
+        unit: pomona_prune::ScoredUnit::Channels,
+        gamma: None,
     };
     score(&on, &settings, None, &mut |_, _| Ok(())).unwrap()
 }

@@ -11,7 +11,7 @@ use pomona_prune::{Goal, Scores};
 use pomona_report::{compare_costs, removal};
 use serde_json::Value;
 
-use crate::args::{PlanArgs, Usage};
+use crate::args::{Method, PlanArgs, Usage};
 use crate::context::{TOOL, component, cost_device, open_model};
 use crate::ui::Ui;
 
