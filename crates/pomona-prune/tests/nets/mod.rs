@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use pomona_exec::{Device, Feeds, Loaded, Options, Tensor, WeightProvider, evaluate};
 use pomona_graph::*;
-use pomona_task::{EditedWeights, Weights};
+use pomona_task::{EditedWeights, Weights, empty_states};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -55,8 +55,12 @@ pub fn run(graph: &Graph, weights: &dyn WeightProvider, feeds: &Feeds) -> Vec<f3
 pub fn run_cut(graph: &Graph, weights: &dyn Weights, feeds: &Feeds, edits: &[Edit]) -> Vec<f32> {
     let (edited, recipe) = apply(graph, edits).unwrap();
     let cut = EditedWeights::new(graph, weights, (&edited, &recipe), &Device::cpu());
-    let fed = feeds.values().next().unwrap().clone();
-    run(&edited, &cut, &Feeds::from([(edited.inputs[0].value, fed)]))
+    let again = |p: &Port| (edited.input(&p.name).unwrap(), feeds[&p.value].clone());
+    let mut fed: Feeds = graph.inputs.iter().map(again).collect();
+    // Caches have other widths where heads are gone.
+    let batch = feeds[&graph.inputs[0].value].shape()[0];
+    fed.extend(empty_states(&edited, batch, &Device::cpu()).unwrap());
+    run(&edited, &cut, &fed)
 }
 
 /// The output of the whole graph with channels put to zero where they enter the rest of the network: behind the norm that
