@@ -134,7 +134,10 @@ fn check_finite(node: &Node, t: &Tensor) -> Result<()> {
 }
 
 /// Nodes that the wanted values need, in order, where fed values need nothing.
-fn needed(graph: &Graph, feeds: &Feeds, wanted: &[ValueId]) -> Result<Vec<NodeId>> {
+///
+/// # Errors
+/// An input that is needed and was not fed.
+pub fn needed(graph: &Graph, feeds: &Feeds, wanted: &[ValueId]) -> Result<Vec<NodeId>> {
     let producers = graph.producers();
     let mut take = vec![false; graph.nodes.len()];
     let mut open: Vec<ValueId> = wanted.to_vec();

@@ -21,7 +21,7 @@ mod weights;
 pub use allocator::keep_freed_memory;
 pub use device::{Device, devices};
 pub use error::{ExecError, Result};
-pub use evaluate::{Feeds, Mode, Options, evaluate};
+pub use evaluate::{Feeds, Mode, Options, evaluate, needed};
 pub use gradients::{Gradients, gradients};
 pub use state::{start_states, step};
 pub use tensor::{Kind, Tensor};

@@ -48,6 +48,15 @@ impl TextRange {
         }
         Ok(all[from - 1..to].iter().map(|l| (*l).to_owned()).collect())
     }
+
+    /// For people: the file's name and the lines.
+    pub fn describe(&self) -> String {
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        match self.lines {
+            Some((from, to)) => format!("{name}, lines {from}-{to}"),
+            None => name.into_owned(),
+        }
+    }
 }
 
 /// Windows of token ids, all of one length, with where they came from.
@@ -112,7 +121,7 @@ pub fn sample_windows(
         starts.shuffle(&mut rng);
         ids = starts[..count].iter().map(|&s| tokens[s..s + length].to_vec()).collect();
     }
-    Ok(Windows::new(ids, describe(text)))
+    Ok(Windows::new(ids, text.describe()))
 }
 
 /// Evaluation: the joined text cut into windows of `length`, `count` of them evenly spaced (all without a count).
@@ -129,15 +138,7 @@ pub fn even_windows(
         return Err(too_short(&text.path, tokens.len(), wanted.max(1), length));
     }
     let ids = (0..wanted).map(|k| k * available / wanted * length).map(|s| tokens[s..s + length].to_vec());
-    Ok(Windows::new(ids.collect(), describe(text)))
-}
-
-fn describe(text: &TextRange) -> String {
-    let name = text.path.file_name().unwrap_or_default().to_string_lossy();
-    match text.lines {
-        Some((from, to)) => format!("{name}, lines {from}-{to}"),
-        None => name.into_owned(),
-    }
+    Ok(Windows::new(ids.collect(), text.describe()))
 }
 
 fn too_short(path: &Path, tokens: usize, count: usize, length: usize) -> TaskError {

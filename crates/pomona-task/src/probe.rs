@@ -1,18 +1,15 @@
 //! One run of any graph on the smallest input that it takes: whether an output works at all.
 
-use std::collections::HashSet;
-
-use pomona_exec::{Device, Feeds, Options, Tensor, evaluate};
+use pomona_exec::{Device, Feeds, Options, Tensor};
 use pomona_graph::{Bindings, Graph, ValueId, ValueType};
 
 use crate::error::{Result, TaskError};
 use crate::language::empty_states;
 use crate::objective::Weights;
+use crate::parts::evaluate_in_parts;
 
 /// Largest size that is tried for a symbol.
 const MAX_SIZE: i64 = 4096;
-/// Elements of weights between two points at which a streamed run lets go of them.
-const SEGMENT: u64 = 16 << 20;
 
 /// Inputs of batch 1 whose other sizes are the smallest power of two, one for all, that every operator takes; numbers are
 /// harmless (positive: some networks take logarithms of them), integers 0, states empty.
@@ -57,37 +54,14 @@ pub fn smallest_feeds(graph: &Graph, device: &Device) -> Result<Feeds> {
     Ok(feeds)
 }
 
-/// Runs the whole graph, part by part, weights let go between the parts (which frees them where they are streamed), and
-/// stops at the first number that is not finite.
+/// Runs the whole graph, part by part ([`evaluate_in_parts`]), and stops at the first number that is not finite.
 ///
 /// # Errors
 /// As the executor's; the message names the node.
-pub fn run_through(graph: &Graph, weights: &dyn Weights, mut feeds: Feeds) -> Result<()> {
+pub fn run_through(graph: &Graph, weights: &dyn Weights, feeds: Feeds) -> Result<()> {
     let options = Options { check_finite: true, ..Options::default() };
-    let ports: HashSet<ValueId> =
+    let ports: Vec<ValueId> =
         graph.outputs.iter().map(|p| p.value).chain(graph.states.iter().map(|s| s.output)).collect();
-    let mut last_use = vec![0; graph.values.len()];
-    for (i, node) in graph.nodes.iter().enumerate() {
-        node.inputs.iter().for_each(|v| last_use[v.0 as usize] = i);
-    }
-    let mut made: Vec<ValueId> = Vec::new();
-    let mut elements = 0_u64;
-    for (i, node) in graph.nodes.iter().enumerate() {
-        made.extend(&node.outputs);
-        let size = |t: &pomona_graph::TensorId| graph.tensor(*t).elements();
-        elements = elements.saturating_add(node.weights.values().map(size).sum());
-        let end = i + 1 == graph.nodes.len();
-        if elements < SEGMENT && !end {
-            continue;
-        }
-        // What later nodes read is kept, as is what the graph gives.
-        let live = |v: &ValueId| last_use[v.0 as usize] > i || ports.contains(v);
-        let wanted: Vec<ValueId> = made.drain(..).filter(live).collect();
-        let found = evaluate(graph, weights, &feeds, &wanted, &options)?;
-        weights.release();
-        feeds.retain(|v, _| last_use[v.0 as usize] > i);
-        feeds.extend(wanted.into_iter().zip(found));
-        elements = 0;
-    }
+    evaluate_in_parts(graph, weights, &feeds, &ports, &options)?;
     Ok(())
 }

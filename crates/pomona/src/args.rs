@@ -9,6 +9,7 @@ use pomona_prune::methods::bk_sdm::Variant;
 use pomona_prune::{Goal, UnitKind};
 use pomona_task::TextRange;
 
+use crate::eval_args::LanguageOptions;
 use crate::filter_args::{FilterOptions, FilterScoreOptions, aggregate};
 
 /// Wrong use that clap cannot see: exit code 2.
@@ -183,7 +184,7 @@ impl ScoreOptions {
     }
 }
 
-fn at_least<const LEAST: usize>(s: &str) -> Result<usize, String> {
+pub fn at_least<const LEAST: usize>(s: &str) -> Result<usize, String> {
     let number = s.parse::<usize>().ok().filter(|n| *n >= LEAST);
     number.ok_or_else(|| format!("`{s}`: a whole number from {LEAST} was expected"))
 }
@@ -404,6 +405,8 @@ pub struct Export {
 pub enum Task {
     /// exp(mean next-token loss) over windows
     Perplexity,
+    /// Share of questions whose likeliest option is the right one
+    Choice,
     /// Share of pictures whose likeliest class is the right one
     Top1,
     /// How alike the predictions are to those of another model: the same likeliest class, and KL divergence
@@ -417,8 +420,9 @@ pub struct Eval {
     /// What is measured
     #[arg(long, value_enum)]
     pub task: Task,
-    /// Text, FILE or FILE:FROM-TO in lines; without it text that the model writes. Of pictures a directory with a folder for
-    /// each class, or a .csv of files and labels; for agreement any directory of pictures
+    /// Text, FILE or FILE:FROM-TO in lines; without it text that the model writes. For choice JSON lines, or a JSON list, of
+    /// questions. Of pictures a directory with a folder for each class, or a .csv of files and labels; for agreement any
+    /// directory of pictures
     #[arg(long)]
     pub data: Option<TextRange>,
     /// agreement: the model that this one is compared with (the dense one)
@@ -433,9 +437,11 @@ pub struct Eval {
     /// Windows, evenly spaced over the text; all without it
     #[arg(long, value_parser = at_least::<1>)]
     pub windows: Option<usize>,
-    /// Tokens of a window
-    #[arg(long, default_value_t = 512, value_parser = at_least::<2>)]
-    pub tokens: usize,
+    /// Tokens of a window: 512 without it, the model's context with --protocol full
+    #[arg(long, value_parser = at_least::<2>)]
+    pub tokens: Option<usize>,
+    #[command(flatten)]
+    pub language: LanguageOptions,
     /// Seed of text that the model writes
     #[arg(long, default_value_t = 4321)]
     pub seed: u64,

@@ -3,6 +3,7 @@
 mod args;
 mod commands;
 mod context;
+mod eval_args;
 mod filter_args;
 mod ui;
 

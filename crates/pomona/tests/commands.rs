@@ -219,6 +219,82 @@ fn generate_and_eval() {
 }
 
 #[test]
+fn eval_by_each_protocol() {
+    let folder = Folder::new();
+    let eval = |more: &[&str]| {
+        let words = ["eval", "model", "--task", "perplexity", "--data", "text.txt:38-39"];
+        folder.document(&[&words[..], more].concat())
+    };
+    let sliding = eval(&["--protocol", "sliding", "--tokens", "32", "--stride", "8"]);
+    let full = eval(&["--protocol", "full"]);
+    let segments = eval(&["--tokens", "32"]);
+    // The tokenizer is one of bytes, more or less: two lines are longer than the context of 256.
+    assert_eq!(full["tokens"], 256);
+    let predicted = |d: &serde_json::Value| d["predictions"].as_u64().unwrap();
+    assert_eq!(
+        predicted(&sliding),
+        predicted(&full) + full["windows"].as_u64().unwrap() - 1,
+        "all but the first"
+    );
+    assert_eq!(predicted(&segments), 31 * segments["windows"].as_u64().unwrap());
+    // One window that holds the whole text is the full context.
+    let whole = eval(&["--protocol", "full", "--tokens", "100000"]);
+    let one = eval(&["--protocol", "sliding", "--tokens", "100000"]);
+    assert_eq!(whole["perplexity"], one["perplexity"]);
+    assert_eq!((&whole["perplexity_stderr"], whole["windows"].as_u64()), (&serde_json::Value::Null, Some(1)));
+    check(
+        &folder,
+        "eval-sliding",
+        &[
+            "eval",
+            "model",
+            "--task",
+            "perplexity",
+            "--data",
+            "text.txt:38-39",
+            "--protocol",
+            "sliding",
+            "--tokens",
+            "64",
+            "--stride",
+            "48",
+        ],
+    );
+}
+
+#[test]
+fn questions_are_answered() {
+    let folder = Folder::new();
+    let line = |i: usize| {
+        let options = format!(r#""the door", "a ladder {i}", "shears""#);
+        format!(
+            r#"{{"question": "What hangs behind door {i}?", "options": [{options}], "answer": {}}}"#,
+            i % 3
+        )
+    };
+    folder.write("questions.jsonl", &(0..12).map(|i| line(i) + "\n").collect::<String>());
+    let words =
+        ["eval", "model", "--task", "choice", "--data", "questions.jsonl", "--keep-answers", "answers.jsonl"];
+    check_both(&folder, "eval-choice", &words);
+    let first: serde_json::Value =
+        serde_json::from_str(folder.read("answers.jsonl").lines().next().unwrap()).unwrap();
+    assert_eq!(first["bytes"], serde_json::json!([8, 10, 6]));
+    assert!(first["log_likelihoods"].as_array().unwrap().iter().all(|l| l.as_f64().unwrap() < 0.0));
+    let some = folder.document(&[&words[..], &["--limit", "5"]].concat());
+    assert_eq!(some["questions"], 5);
+    let other = folder.document(&[&words[..], &["--prompt", "Q {question}\\nA"]].concat());
+    assert_eq!(other["prompt"], "Q {question}\nA");
+    folder.write("questions.jsonl", "{\"question\": \"q\", \"options\": [\"a\"], \"answer\": 0}\n");
+    check(&folder, "eval-choice-bad", &words);
+    check(&folder, "eval-choice-no-data", &["eval", "model", "--task", "choice"]);
+    check(
+        &folder,
+        "eval-stride",
+        &["eval", "model", "--task", "perplexity", "--data", "text.txt", "--stride", "4"],
+    );
+}
+
+#[test]
 fn devices_are_listed() {
     let folder = Folder::bare();
     assert_snapshot!("devices", folder.transcript(&["devices"]));

@@ -5,6 +5,7 @@ mod compact;
 mod compress;
 mod devices;
 mod eval;
+mod eval_choice;
 mod eval_images;
 mod explain;
 mod export;

@@ -1,0 +1,103 @@
+//! The end of a language model: from the stream that its vocabulary-wide layer reads to the logits.
+
+use pomona_exec::{Feeds, Tensor};
+use pomona_graph::{Dim, Graph, ValueId};
+use rayon::prelude::*;
+
+use super::{Language, not_a_number};
+use crate::error::{Result, TaskError};
+use crate::loss::log_sum_exp;
+
+/// Rows whose logits are in memory together.
+const ROWS: usize = 128;
+
+/// Where logits begin and end.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Head {
+    /// What the vocabulary-wide layer reads, `[batch, tokens, width]`; the logits themselves where there is no such layer.
+    pub input: ValueId,
+    logits: ValueId,
+}
+
+impl Head {
+    /// Walks from the logits back over operators of one input to the first that made the vocabulary's axis.
+    pub fn of(graph: &Graph) -> Result<Head> {
+        let logits = graph.output("logits").ok_or_else(|| {
+            TaskError::Unfit(format!(
+                "graph `{}` has no output `logits`: it is not a language model",
+                graph.name
+            ))
+        })?;
+        let last = |v: ValueId| -> Option<&Dim> { graph.value(v).shape.last() };
+        let producers = graph.producers();
+        let mut at = logits;
+        while let Some((id, 0)) = producers.get(at.0 as usize).copied().flatten() {
+            let node = graph.node(id);
+            let ([input], [_]) = (node.inputs.as_slice(), node.outputs.as_slice()) else { break };
+            if graph.value(*input).shape.len() != 3 {
+                break;
+            }
+            if last(*input) != last(logits) {
+                return Ok(Head { input: *input, logits });
+            }
+            at = *input;
+        }
+        Ok(Head { input: logits, logits })
+    }
+
+    /// Negative log-likelihoods, in nats, of picked tokens: a row of the hidden stream (batch by tokens, flat) and the
+    /// token that is to follow it. Rows that are picked several times are computed once.
+    pub fn nll(&self, lm: Language<'_>, hidden: &Tensor, picks: &[(usize, u32)]) -> Result<Vec<f64>> {
+        let mut rows: Vec<usize> = picks.iter().map(|(row, _)| *row).collect();
+        rows.sort_unstable();
+        rows.dedup();
+        let mut order: Vec<usize> = (0..picks.len()).collect();
+        order.sort_by_key(|i| picks[*i].0);
+        let mut out = vec![0.0; picks.len()];
+        let mut next = 0;
+        for some in rows.chunks(ROWS) {
+            let logits = self.logits(lm, hidden, some)?;
+            let vocab = logits.shape().last().copied().unwrap_or(1);
+            let found = logits.with_f32(|values| {
+                let sums: Vec<f64> = values.par_chunks(vocab.max(1)).map(log_sum_exp).collect();
+                let mut found = Vec::new();
+                while let Some(&pick) = order.get(next)
+                    && let Ok(k) = some.binary_search(&picks[pick].0)
+                {
+                    let logit = values[k * vocab..(k + 1) * vocab].get(picks[pick].1 as usize);
+                    found.push((pick, logit.map_or(f64::INFINITY, |l| sums[k] - f64::from(*l))));
+                    next += 1;
+                }
+                found
+            })?;
+            for (pick, nll) in found {
+                if nll.is_nan() {
+                    return Err(not_a_number());
+                }
+                if nll == f64::INFINITY && picks[pick].1 as usize >= vocab {
+                    let token = picks[pick].1;
+                    return Err(TaskError::Unfit(format!(
+                        "token {token} is outside the model's vocabulary of {vocab}: tokenizer and model do not belong together"
+                    )));
+                }
+                out[pick] = nll;
+            }
+        }
+        Ok(out)
+    }
+
+    fn logits(&self, lm: Language<'_>, hidden: &Tensor, rows: &[usize]) -> Result<Tensor> {
+        let width = hidden.shape().last().copied().unwrap_or(1);
+        let picked = hidden.with_f32(|values| {
+            let mut picked = Vec::with_capacity(rows.len() * width);
+            rows.iter().for_each(|r| picked.extend_from_slice(&values[r * width..(r + 1) * width]));
+            picked
+        })?;
+        let picked = Tensor::from_f32(picked, &[1, rows.len(), width], lm.device)?;
+        if self.input == self.logits {
+            return Ok(picked);
+        }
+        let feeds = Feeds::from([(self.input, picked)]);
+        Ok(lm.run(&feeds, &[self.logits])?.remove(0))
+    }
+}
