@@ -52,7 +52,7 @@ fn every_layout_gives_the_prompts_of_the_harness() {
         (
             r#"{"activity_label": "Baking", "ctx_a": "[header] How to bake [title] Mix.", "ctx_b": "then SHE", "endings": ["adds [substeps] salt.", "goes  home."], "label": "0"}"#,
             None,
-            "hellaswag answer 0\n\"Baking: How to bake.  Mix. Then she\" + \" adds salt.\"\n\"Baking: How to bake.  Mix. Then she\" + \" goes home.\"",
+            "hellaswag answer 0\n\"Baking: How to bake. Mix. Then she\" + \" adds salt.\"\n\"Baking: How to bake. Mix. Then she\" + \" goes home.\"",
         ),
         (
             r#"{"id": "7", "question_stem": "Ice is", "choices": {"text": ["cold", "hot"], "label": ["A", "B"]}, "answerKey": "A "}"#,
@@ -104,7 +104,7 @@ fn bad_entries_are_named_by_file_and_line() {
     let good = r#"{"goal": "g", "sol1": "a", "sol2": "b", "label": 0}"#;
     for (bad, what) in [
         (r#"{"goal": "g", "sol1": "a", "sol2""#, "line 3: is no JSON (column 33)"),
-        (r#"{"goal": "g", "sol1": "a", "label": 0}"#, "line 3: has no `sol2`; it has goal, label, sol1"),
+        (r#"{"goal": "g", "sol1": "a", "label": 0}"#, "line 3: has no `sol2`; it has goal, sol1, label"),
         (
             r#"{"goal": "g", "sol1": "a", "sol2": "b", "label": -1}"#,
             "line 3: `label` is -1; a number from 0 was expected",
