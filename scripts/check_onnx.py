@@ -24,6 +24,9 @@ TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(dou
 def session(path):
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    if any(n.op_type == "QuantizeLinear" for n in onnx.load(path, load_external_data=False).graph.node):
+        # As the file says: the optimiser's integer kernels saturate, and two files that say the same end a step of rounding apart.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 

@@ -2,10 +2,10 @@
 
     python scripts/onnx_large.py POMONA WORK [REPO]
 
-Makes WORK/large.onnx (random weights, five residual blocks of two products, 2.5 GiB beside the file), cuts 30 % of the hidden
+Makes WORK/large.onnx (random weights, seven residual blocks of two products, 3.5 GiB beside the file), cuts 30 % of the hidden
 channels by l1 with the data segment of every step limited to the largest tensor and 64 MiB (`prlimit --data`: mapped files do not count),
 checks what is written by path with onnx.checker, and compares ONNX Runtime's outputs with those of the source whose removed channels are
-zero. Writes docs/results/onnx/external-data.json and deletes the files. Needs numpy, onnx, onnxruntime, 5 GB of disk.
+zero. Writes docs/results/onnx/external-data.json and deletes the files. Needs numpy, onnx, onnxruntime, 7 GB of disk.
 """
 import datetime
 import json
@@ -23,7 +23,7 @@ from onnx import TensorProto, helper
 
 POMONA, WORK = Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve()
 REPO = Path(sys.argv[3] if len(sys.argv) > 3 else ".").resolve()
-SEED, BLOCKS, WIDTH, HIDDEN = 1234, 5, 4096, 16384
+SEED, BLOCKS, WIDTH, HIDDEN = 1234, 7, 4096, 16384
 LIMIT = 4 * WIDTH * HIDDEN + (64 << 20)
 
 

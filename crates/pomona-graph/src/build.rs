@@ -126,6 +126,11 @@ impl GraphBuilder {
         self.graph.value(id).ty
     }
 
+    /// The nodes so far, in the order in which they were added.
+    pub fn nodes(&self) -> &[Node] {
+        &self.graph.nodes
+    }
+
     /// The path of the node that makes a value, and the number of the output.
     pub fn producer(&self, id: ValueId) -> Option<(String, usize)> {
         let mut nodes = self.graph.nodes.iter().rev();

@@ -84,6 +84,8 @@ fn annotated_rounding_is_written_and_read_again() {
         ("cnn_opset13", 17, byte, (8, false, 128)),
         ("cnn_opset13", 22, byte, (8, true, -3)),
         ("cnn_opset13", 22, (16, true, 0), (16, false, 32768)),
+        ("vit", 17, byte, (8, false, 128)),
+        ("vit", 22, byte, (16, true, 5)),
     ] {
         let case = format!("rounded_{name}_{opset}_{}_{}", weight.0, value.0);
         let model = open(goldens.join(format!("{name}.onnx"))).unwrap();

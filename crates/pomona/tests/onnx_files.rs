@@ -26,6 +26,7 @@ const WHOLE: &[(&str, &str)] = &[
     ("lstm_bidirectional", "it is an axis of the input `h0`"),
     ("lstm_forward", "it is an axis of the input `h0`"),
     ("norms", "it is an axis of the input `x`"),
+    ("qdq_pairs", "it is an axis of the output `lin.d`"),
     ("shapes", "its rows are what the ids stand for"),
     ("softmax_old", "it has no weights"),
     ("spatial", "it is an axis of the output `y.conv1`"),

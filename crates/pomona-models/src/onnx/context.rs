@@ -107,6 +107,8 @@ pub(super) struct Context<'a> {
     pub quantized: HashMap<String, Rounding>,
     /// Names whose readers see rounded numbers.
     pub rounded: HashMap<String, Rounding>,
+    /// Those of them that are constants whose stored numbers are not rounded yet.
+    pub unrounded: HashSet<String>,
     /// Element types of constants that stand in attributes.
     pub stored: HashMap<String, Encoding>,
     constants: HashMap<String, ValueId>,
@@ -135,6 +137,7 @@ impl<'a> Context<'a> {
             known: BTreeMap::new(),
             quantized: HashMap::new(),
             rounded: HashMap::new(),
+            unrounded: HashSet::new(),
             stored: HashMap::new(),
             constants: HashMap::new(),
             taken: file.names().map(str::to_owned).collect(),

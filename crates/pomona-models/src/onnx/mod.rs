@@ -15,6 +15,7 @@ mod host;
 mod inline;
 mod names;
 mod ops;
+mod rounding;
 mod walk;
 
 use std::collections::BTreeMap;

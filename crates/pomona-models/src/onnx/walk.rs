@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use pomona_graph::{Bindings, Dim, Graph, QuantTarget, Shape, ValueType};
+use pomona_graph::{Bindings, Dim, Graph, Shape, ValueType};
 use pomona_store::Checkpoint;
 use pomona_store::onnx::{OnnxDim, OnnxGraph, OnnxNode, OnnxPort, OnnxTensor, OnnxValue};
 
 use super::context::{Call, Context, Entry, Fault, Lower, Weight, unsupported};
-use super::{Draft, args, default_size, fold, ops, refused};
+use super::{Draft, args, default_size, fold, ops, refused, rounding};
 use crate::error::ModelError;
 
 /// Most nodes that a message names of an operator, and most operators.
@@ -95,12 +95,14 @@ pub(super) fn walk(
     if !refused_nodes.0.is_empty() {
         return Err(report(path, &refused_nodes).into());
     }
+    let mut outputs = Vec::with_capacity(graph.outputs.len());
     for port in &graph.outputs {
-        let value = ctx.value_of(&port.name).map_err(|e| stop(path, &port.name, e))?;
-        ctx.builder.output(&port.name, value);
-        if let Some(how) = ctx.rounded.get(&port.name).cloned() {
-            annotate_output(&mut ctx, value, &how);
-        }
+        outputs.push((&port.name, ctx.value_of(&port.name).map_err(|e| stop(path, &port.name, e))?));
+    }
+    for (name, value) in &outputs {
+        let alone = outputs.iter().filter(|(_, v)| v == value).count() == 1;
+        let value = rounding::output(&mut ctx, name, *value, alone).map_err(|e| stop(path, name, e))?;
+        ctx.builder.output(name, value);
     }
     let (computed, exprs) = (std::mem::take(&mut ctx.computed), std::mem::take(&mut ctx.exprs));
     let known = std::mem::take(&mut ctx.known);
@@ -214,9 +216,11 @@ fn lose(ctx: &mut Context<'_>, node: &OnnxNode, why: String, refused: &mut Refus
 
 fn read(ctx: &mut Context<'_>, node: &OnnxNode) -> Lower<Vec<Entry>> {
     let known = Call { node, path: String::new() };
+    let first = ctx.builder.nodes().len();
     if !matches!(node.op.as_str(), "QuantizeLinear" | "DequantizeLinear")
         && let Some(entries) = fold::fold(ctx, &known)?
     {
+        rounding::note(ctx, &known, &entries, first)?;
         return Ok(entries);
     }
     let path = ctx.names.path(node, ops::weight_name(ctx, node));
@@ -227,42 +231,8 @@ fn read(ctx: &mut Context<'_>, node: &OnnxNode) -> Lower<Vec<Entry>> {
     }
     let call = Call { node, path };
     let entries = ops::lower(ctx, &call)?;
-    annotate(ctx, &call, &entries);
+    rounding::note(ctx, &call, &entries, first)?;
     Ok(entries)
-}
-
-/// Rounded operands are annotations of the node that reads them.
-fn annotate(ctx: &mut Context<'_>, c: &Call<'_>, made: &[Entry]) {
-    if matches!(c.node.op.as_str(), "QuantizeLinear" | "DequantizeLinear")
-        || !matches!(made.first(), Some(Entry::Value(_)))
-    {
-        return;
-    }
-    let mut position = 0;
-    for (i, name) in c.node.inputs.iter().enumerate() {
-        let constant = ctx.is_constant(name);
-        if let Some(how) = ctx.rounded.get(name) {
-            let target = if constant && i == 1 { QuantTarget::Weight } else { QuantTarget::Input(position) };
-            let mut note = how.annotation(target.clone());
-            // A MatMul's matrix is stored the other way round here.
-            if let (QuantTarget::Weight, pomona_graph::Annotation::Quantisation { axis: Some(a), .. }) =
-                (target, &mut note)
-            {
-                let turned = c.node.op == "MatMul" || (c.node.op == "Gemm" && c.int_or("transB", 0) == 0);
-                *a = if turned { 1 - (*a).min(1) } else { *a };
-            }
-            if !(constant && i > 1) {
-                ctx.builder.annotate(&c.path, note);
-            }
-        }
-        position += usize::from(!constant);
-    }
-}
-
-fn annotate_output(ctx: &mut Context<'_>, value: pomona_graph::ValueId, how: &ops::Rounding) {
-    if let Some((path, k)) = ctx.builder.producer(value) {
-        ctx.builder.annotate(&path, how.annotation(QuantTarget::Output(k)));
-    }
 }
 
 /// A branch whose condition is known is written out; a live one is refused.

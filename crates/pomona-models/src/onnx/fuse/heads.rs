@@ -47,6 +47,9 @@ type Step = (usize, usize);
 
 fn back(w: &Work, v: ValueId, scalars: bool) -> Option<(Step, ValueId)> {
     let (id, k) = w.producers.get(v.0 as usize).copied().flatten()?;
+    if w.rounds(id.0 as usize) {
+        return None;
+    }
     let node = w.node(id.0 as usize);
     let passes = match &node.op {
         Op::Reshape { .. } | Op::Transpose { .. } | Op::Expand { .. } => true,

@@ -13,8 +13,8 @@ mod weights;
 use std::collections::HashSet;
 
 use pomona_graph::{
-    BinaryFn, Expr, Graph, Node, NodeId, Op, Role, Shape, Slot, TensorDef, TensorId, Value, ValueId,
-    ValueType,
+    Annotation, BinaryFn, Expr, Graph, Node, NodeId, Op, QuantTarget, Role, Shape, Slot, TensorDef, TensorId,
+    Value, ValueId, ValueType,
 };
 
 use super::Draft;
@@ -55,7 +55,9 @@ fn run(draft: Draft, pass: fn(&mut Work, usize) -> bool) -> Result<Draft> {
     // Passes may add nodes before the one that they replace.
     while at < work.draft.graph.nodes.len() {
         let before = work.draft.graph.nodes.len();
-        pass(&mut work, at);
+        if !work.rounds(at) {
+            pass(&mut work, at);
+        }
         at += 1 + work.draft.graph.nodes.len() - before;
     }
     clean(work.draft)
@@ -79,10 +81,22 @@ impl Work {
         &self.draft.graph.nodes[at]
     }
 
-    /// The node that makes a value as its only output.
+    /// The node that makes a value as its only output. None where it rounds: the whole could not say where.
     fn maker(&self, v: ValueId) -> Option<usize> {
+        self.only_maker(v).filter(|at| !self.rounds(*at))
+    }
+
+    /// The same, of nodes that round too.
+    fn only_maker(&self, v: ValueId) -> Option<usize> {
         let (id, k) = self.producers.get(v.0 as usize).copied().flatten()?;
         (k == 0 && self.graph().node(id).outputs.len() == 1).then_some(id.0 as usize)
+    }
+
+    /// Whether a node rounds what it reads or gives, weights apart.
+    fn rounds(&self, at: usize) -> bool {
+        let notes = &self.graph().annotations;
+        let values = |n: &Annotation| matches!(n, Annotation::Quantisation { target, .. } if *target != QuantTarget::Weight);
+        !notes.is_empty() && notes.get(&self.node(at).path).is_some_and(|list| list.iter().any(values))
     }
 
     fn shape(&self, v: ValueId) -> &Shape {

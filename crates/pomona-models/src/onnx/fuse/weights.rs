@@ -42,6 +42,7 @@ pub(super) fn biases(w: &mut Work, at: usize) -> bool {
 }
 
 fn product(w: &Work, v: ValueId) -> Option<usize> {
-    let at = w.maker(v)?;
+    // What it reads may be rounded: its annotations go along.
+    let at = w.only_maker(v)?;
     matches!(w.node(at).op, Op::Linear {} | Op::Conv(_) | Op::ConvTranspose { .. }).then_some(at)
 }

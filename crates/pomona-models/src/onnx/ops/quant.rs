@@ -70,8 +70,18 @@ pub(super) fn dequantize(ctx: &mut Context<'_>, c: &Call<'_>) -> Lower<Vec<Entry
     let out = c.node.outputs.first().cloned().unwrap_or_default();
     // The second half of a pair: the value itself, and its readers know how it is rounded.
     if let Some(how) = ctx.quantized.get(&name).cloned() {
+        let entry = ctx.entry(&name)?.clone();
+        if !matches!(entry, Entry::Value(_)) {
+            // Biases and factors; larger constants stay where they lie.
+            if let Some(h) = ctx.host(c, 0).filter(|h| h.shape.len() < 2) {
+                let values = h.f64s()?.into_iter().map(|v| v as f32).collect::<Vec<_>>();
+                let values = through(&values, &h.shape, &how).into_iter().map(f64::from).collect();
+                return Ok(vec![Entry::Host(Host { shape: h.shape.clone(), data: Data::Floats(values) })]);
+            }
+            ctx.unrounded.insert(out.clone());
+        }
         ctx.rounded.insert(out, how);
-        return Ok(vec![ctx.entry(&name)?.clone()]);
+        return Ok(vec![entry]);
     }
     let Entry::Weight(w) = ctx.entry(&name)?.clone() else {
         return match ctx.host(c, 0) {
@@ -97,11 +107,37 @@ fn constant(ctx: &mut Context<'_>, c: &Call<'_>, h: &Host) -> Lower<Vec<Entry>> 
     Ok(vec![Entry::Host(Host { shape: h.shape.clone(), data: Data::Floats(values) })])
 }
 
+impl Rounding {
+    /// Scale and zero point of each element.
+    fn steps(&self, shape: &[usize]) -> impl Fn(usize) -> (f32, f32) {
+        let inner: usize = self.axis.map_or(1, |a| shape[a + 1..].iter().product::<usize>().max(1));
+        let count = self.scales.len().max(1);
+        move |i| {
+            let k = if self.axis.is_some() { i / inner % count } else { 0 };
+            let zero = self.zero_points.get(k).or(self.zero_points.first()).copied().unwrap_or(0);
+            (self.scales[k], zero as f32)
+        }
+    }
+}
+
 /// `(q - zero) * scale`.
 fn widened(values: &[f32], shape: &[usize], how: &Rounding) -> Vec<f32> {
-    let inner: usize = how.axis.map_or(1, |a| shape[a + 1..].iter().product::<usize>().max(1));
-    let count = how.scales.len().max(1);
-    let at = |i: usize| if how.axis.is_some() { i / inner % count } else { 0 };
-    let zero = |k: usize| how.zero_points.get(k).or(how.zero_points.first()).copied().unwrap_or(0) as f32;
-    values.iter().enumerate().map(|(i, q)| (q - zero(at(i))) * how.scales[at(i)]).collect()
+    let steps = how.steps(shape);
+    let one = |(i, q): (usize, &f32)| {
+        let (scale, zero) = steps(i);
+        (q - zero) * scale
+    };
+    values.iter().enumerate().map(one).collect()
+}
+
+/// Numbers after both halves of a pair.
+fn through(values: &[f32], shape: &[usize], how: &Rounding) -> Vec<f32> {
+    let steps = how.steps(shape);
+    let levels = 2_f32.powi(i32::from(how.bits));
+    let (low, high) = if how.signed { (-levels / 2.0, levels / 2.0 - 1.0) } else { (0.0, levels - 1.0) };
+    let one = |(i, v): (usize, &f32)| {
+        let (scale, zero) = steps(i);
+        (((v / scale).round_ties_even() + zero).clamp(low, high) - zero) * scale
+    };
+    values.iter().enumerate().map(one).collect()
 }
