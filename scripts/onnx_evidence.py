@@ -15,6 +15,7 @@ thread had a core, which other work on the machine changes little.
 import collections
 import datetime
 import json
+import os
 import platform
 import shutil
 import statistics
@@ -42,7 +43,7 @@ EXPECTED = {
 # What an `inside` cut leaves whole: the streams that blocks add to, and the embeddings of sigma and difficulty.
 STREAMS = {"terrain": ("network.time_embed", "network.label_emb", "*unsqueeze_4", "*.out_layers.3", "network.input_blocks.0.0"),
            "focus": ("backbone.embeddings.patch_embeddings.projection",)}
-TITLES = {"l1": "l1", "random": "random (mean of 3 seeds)", "snp": "SNP"}
+TITLES = {"l1": "l1", "random": "random (mean of 3 seeds)", "snp": "SNP", "reverse": "SNP, most important first"}
 
 
 def pomona(*args):
@@ -175,34 +176,41 @@ def roundtrip(net, opset, data):
     write(f"roundtrip-{net}-{opset}", row, f"pomona export {net}.onnx -o OUT --format onnx --opset {opset}")
 
 
-def has_snp():
-    return subprocess.run([POMONA, "plan", "--method", "snp", "--help"], capture_output=True).returncode == 0 and \
-        "snp" in subprocess.run([POMONA, "plan", "--help"], capture_output=True, text=True).stdout
-
-
 def variants(net):
     """Name, criterion, which channels in which order, flags of the plan."""
     whole = [flag for name in STREAMS[net] for flag in ("--protect-groups", name)]
-    for criterion in ("l1", "random") + (("snp",) if net == "focus" and has_snp() else ()):
+    for criterion in ("l1", "random") + (("snp",) if net == "focus" else ()):
         for order in ("uniform", "global"):
-            if criterion == "snp" and order == "global":
-                continue
             for rounding in ("", "-round8"):
                 flags = ["--global"] * (order == "global") + ["--round", "8"] * bool(rounding)
                 yield f"{net}-{criterion}-{order}{rounding}", criterion, order, ["--target", "macs=70%", *flags]
-        for cut in (30, 10) if criterion != "snp" else ():
+        for cut in (30, 10):
             yield f"{net}-{criterion}-inside-{cut}", criterion, "inside", ["--target", f"macs={100 - cut}%", *whole]
+    if net == "focus":
+        yield "focus-reverse-uniform", "reverse", "uniform", ["--target", "macs=70%"]
+        yield "focus-reverse-inside-10", "reverse", "inside", ["--target", "macs=90%", *whole]
+        for criterion in ("l1", "random", "snp", "reverse"):
+            yield f"focus-{criterion}-qk-50", criterion, "queries and keys", ["--ratio", "qk=50%"]
 
 
-def pruned(net, name, criterion, flags, seed):
+def method_of(criterion, order):
+    return "snp" if criterion in ("snp", "reverse") or order.startswith("queries") else "filters"
+
+
+def timed(name):
+    """Whose latency is measured: random cuts have the sizes of the others."""
+    return ("-l1-" in name or "-snp-" in name) and not name.endswith(("-10", "-qk-50"))
+
+
+def pruned(net, name, criterion, order, flags, seed):
     """Plans and applies; the directory and the plan."""
-    method = ["--method", "snp"] if criterion == "snp" else ["--method", "filters"]
-    scores, plan = WORK / f"{net}-{criterion}-{seed}.scores.json", WORK / f"{name}-{seed}.plan.json"
+    method = method_of(criterion, order)
+    scores, plan = WORK / f"{net}-{method}-{criterion}-{seed}.scores.json", WORK / f"{name}-{seed}.plan.json"
     out, model = WORK / f"{name}-{seed}", MODELS / f"{net}.onnx"
     if not scores.exists():
-        how = snp_data(net) if criterion == "snp" else ["--criterion", criterion]
-        pomona("score", model, *method, *how, "--seed", seed, "-o", scores)
-    pomona("plan", model, *method, "--scores", scores, *flags, "-o", plan, "--force")
+        how = snp_data(net) if criterion in ("snp", "reverse") else []
+        pomona("score", model, "--method", method, "--criterion", criterion, *how, "--seed", seed, "-o", scores)
+    pomona("plan", model, "--method", method, "--scores", scores, *flags, "-o", plan, "--force")
     if not (out / "model.onnx").exists():
         shutil.rmtree(out, ignore_errors=True)
         pomona("apply", model, "--plan", plan, "-o", out)
@@ -215,13 +223,13 @@ def snp_data(net):
     if not path.exists():
         photos = sorted((DATA / "facades/facades/train").glob("*.jpg"), key=lambda p: p.stem)[:16]
         save_file({"input_image": np.stack([photo(p) for p in photos])}, path)
-    return ["--data", path]
+    return ["--data", path, "--samples", 16]
 
 
 def cut(net, name, criterion, order, flags, data, dense):
     rows = []
     for seed in SEEDS if criterion == "random" else (SEED,):
-        out, plan = pruned(net, name, criterion, flags, seed)
+        out, plan = pruned(net, name, criterion, order, flags, seed)
         file = out / "model.onnx"
         onnx.checker.check_model(str(file), full_check=True)
         got = outputs(file, data)
@@ -232,7 +240,7 @@ def cut(net, name, criterion, order, flags, data, dense):
         sys.exit(f"{name}: ONNX Runtime and the executor differ: {rows}")
     mean = {k: statistics.mean(r[k] for r in rows) for k in rows[0] if k != "seed"}
     before = plan["before"]
-    method = "snp" if criterion == "snp" else "filters"
+    method = method_of(criterion, order)
     write(name, {"what": f"{net}.onnx cut to {flags[1]}, no retraining", "criterion": criterion, "order": order,
                  "round": 8 if "8" in flags else 1, "parameters": round(mean["parameters"]), "macs": round(mean["macs"]),
                  "parameters_dense": before["parameters"], "macs_dense": before["macs"],
@@ -245,30 +253,34 @@ def cut(net, name, criterion, order, flags, data, dense):
 def latency(net, data):
     """All variants in turn, so that what else runs on the machine meets all alike."""
     files = {"original": MODELS / f"{net}.onnx", "written again": WORK / f"{net}-22" / "model.onnx"}
-    for name, criterion, _, flags in variants(net):
-        seed = SEEDS[0] if criterion == "random" else SEED
-        files[name] = pruned(net, name, criterion, flags, seed)[0] / "model.onnx"
+    for name, criterion, order, flags in variants(net):
+        if timed(name):
+            files[name] = pruned(net, name, criterion, order, flags, SEED)[0] / "model.onnx"
     path = RESULTS / f"latency-{net}.json"
     if path.exists() and set(json.loads(path.read_text())["milliseconds"]) == set(files):
         return
     if not files["written again"].exists():
         pomona("export", MODELS / f"{net}.onnx", "-o", WORK / f"{net}-22", "--format", "onnx", "--opset", 22)
-    times = {}
+    times, load = {}, [round(os.getloadavg()[0], 1)]
     for batch, rounds in ROUNDS.items():
         part = {k: v[:batch] for k, v in data.items()}
         sessions = {k: session(f, 1) for k, f in files.items()}
         for s in sessions.values():
             s.run(None, part)
-        taken = {k: [] for k in files}
+        taken, clock = {k: [] for k in files}, {k: [] for k in files}
         for _ in range(rounds):
             for k, s in sessions.items():
-                start = time.thread_time()
+                begun, start = time.perf_counter(), time.thread_time()
                 s.run(None, part)
                 taken[k].append(1000 * (time.thread_time() - start))
+                clock[k].append(1000 * (time.perf_counter() - begun))
         for k, t in taken.items():
-            times.setdefault(k, {})[f"batch_{batch}"] = {"median": round(statistics.median(t), 1), "min": round(min(t), 1)}
+            times.setdefault(k, {})[f"batch_{batch}"] = {
+                "median": round(statistics.median(t), 1), "min": round(min(t), 1), "clock_min": round(min(clock[k]), 1)}
+    load.append(round(os.getloadavg()[0], 1))
     write(f"latency-{net}", {"what": f"{net}.onnx in ONNX Runtime, 1 thread, in turn", "rounds": ROUNDS,
-                             "note": "time of the thread on a core, not of the clock: the machine is shared with other work",
+                             "note": "milliseconds that the thread had a core, medians and minima; least time of the clock beside them. " + (
+                                 "The machine was not quiet." if max(load) > 3 else "The machine was quiet."), "load_before_and_after": load,
                              "milliseconds": times}, "scripts/onnx_evidence.py")
 
 
@@ -315,6 +327,8 @@ def row(name):
 
 
 def ms(times, batch):
+    if times is None:
+        return ""
     t = times[f"batch_{batch}"]
     return f"{t['median']:.0f} ({t['min']:.0f})"
 
@@ -330,9 +344,9 @@ def table(net):
     for name, criterion, order, _ in variants(net):
         r = row(name)
         title = f"{TITLES[criterion]}, {order}" + (", `--round 8`" if r["round"] == 8 else "")
-        title += ", 10 % only" if name.endswith("-10") else ""
+        title += ", 10 % only" if name.endswith("-10") else " cut by half" if name.endswith("-qk-50") else ""
         lines.append(f"| {title} | {r['parameters']:,} | {r['macs'] / 1e9:.2f} G | {r['relative_l2']:.4f} | {r['max_distance']:.3f} | "
-                     f"{ms(times[name], 1)} | {ms(times[name], 4)} |")
+                     f"{ms(times.get(name), 1)} | {ms(times.get(name), 4)} |")
     c = row(f"constant-{net}")
     lines.append(f"| the mean of the outputs | | | {c['relative_l2']:.4f} | {c['max_distance']:.3f} | | |")
     return lines

@@ -75,7 +75,16 @@ fn again(path: &Path, opset: u32, dir: &Path) -> Result<Model, String> {
     let options = SaveOptions { format: OutputFormat::Onnx, opset: Some(opset), ..SaveOptions::default() };
     let out = save(&model, graph, &recipe, &options, dir.join(format!("out{opset}")), &mut |_, _| {});
     let out = out.map_err(text)?.path;
-    open(out.join("model.onnx")).map_err(|e| format!("operator set {opset}: {e}"))
+    let again = open(out.join("model.onnx")).map_err(|e| format!("operator set {opset}: {e}"))?;
+    // Open sizes keep their names.
+    let ports = |m: &Model| {
+        let graph = m.graph().unwrap();
+        graph.inputs.iter().map(|p| (p.name.clone(), graph.value(p.value).clone())).collect::<Vec<_>>()
+    };
+    match ports(&again) == ports(&model) {
+        true => Ok(again),
+        false => Err(format!("inputs {:?}, {:?} were expected", ports(&again), ports(&model))),
+    }
 }
 
 fn check(dir: &Path) {
