@@ -25,7 +25,7 @@ pub use annotation::{Annotation, QuantTarget};
 pub use axis::{
     AttentionColumns, AxisGroup, ChannelGroup, ChannelKind, ChannelMember, CoupledGroup, CoupledMember,
     Granularity, HeadGroup, Side, attention_columns, axis_groups, channel_groups, coupled_groups,
-    head_groups, keep_edits,
+    head_groups, keep_edits, no_heads,
 };
 pub use build::GraphBuilder;
 pub use dim::{Bindings, Dim, DimFactor, Shape, show_shape};

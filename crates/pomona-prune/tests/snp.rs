@@ -393,6 +393,44 @@ fn cut_heads_equal_masked_heads() {
     }
 }
 
+/// Joint projections by head (GPT-NeoX, Falcon) and by part (Phi-3, GPT-2), norms within heads (Qwen3), caps and windows (Gemma 2),
+/// learned places (OPT); heads of keys with one and with several of queries.
+#[test]
+fn heads_of_decoders_go_whole() {
+    let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("../pomona-models/tests/goldens");
+    let families = [
+        "falcon_new",
+        "falcon_heads",
+        "gemma2",
+        "gpt2",
+        "gpt_neox",
+        "opt",
+        "phi3",
+        "qwen2",
+        "qwen3",
+        "qwen3_moe",
+    ];
+    for name in families {
+        let config = std::fs::read_to_string(goldens.join(name).join("config.json")).unwrap();
+        let net = net(&serde_json::from_str(&config).unwrap(), 2);
+        let heads = groups_of(&net.graph, ScoredUnit::Heads).unwrap().1;
+        let s = scores(&net, FilterCriterion::Snp, ScoredUnit::Heads);
+        let p = ratio(&net.graph, &s, &[("heads", 0.5)]);
+        assert!(heads.len() > 1 && p.removed.len() == heads.len(), "{name}: {:?}", p.removed);
+        let feeds = net.samples.feeds(&net.graph, 0..2, &Device::cpu()).unwrap();
+        let pruned = run_cut(&net.graph, &net.weights, &feeds, &p.edits);
+        let masked = run_without_heads(&net, &heads, &p);
+        assert!(gap(&masked, &pruned) < 1.0, "{name}: {}", gap(&masked, &pruned));
+        assert!(gap(&run(&net.graph, &net.weights, &feeds), &pruned) > 10.0, "{name}");
+    }
+    for name in ["falcon", "gemma", "smollm2"] {
+        let config = std::fs::read_to_string(goldens.join(name).join("config.json")).unwrap();
+        let net = net(&serde_json::from_str(&config).unwrap(), 1);
+        let message = groups_of(&net.graph, ScoredUnit::Heads).unwrap_err().to_string();
+        assert!(message.contains("one head of keys"), "{name}: {message}");
+    }
+}
+
 #[test]
 fn rotary_queries_stay_and_the_rest_is_cut_without_data() {
     let net = net(&llama(), 1);

@@ -60,6 +60,53 @@ pub fn attention_columns(graph: &Graph, groups: &[ChannelGroup]) -> Result<Vec<A
     Ok(attentions(graph).map(|(id, _)| columns(id)).collect())
 }
 
+/// The classes of an attention's keys and values, each with its head and whether it is a value's; or why no head can go.
+fn by_head(
+    graph: &Graph,
+    map: &AxisMap,
+    attention: NodeId,
+    heads: usize,
+) -> std::result::Result<Vec<(u32, u32, bool)>, String> {
+    if heads < 2 {
+        return Err("it has one head of keys, which all its queries read".to_owned());
+    }
+    let mut all = Vec::new();
+    for (input, value) in [(1, false), (2, true)] {
+        let classes: Vec<u32> = map.classes(Axis::Value(graph.node(attention).inputs[input], 2)).collect();
+        if classes.is_empty() || !classes.len().is_multiple_of(heads) {
+            return Err(format!("{} channels do not divide into its {heads} heads", classes.len()));
+        }
+        let width = classes.len() / heads;
+        all.extend(classes.into_iter().enumerate().map(|(i, c)| (c, (i / width) as u32, value)));
+    }
+    if let Some(why) = all.iter().find_map(|(c, ..)| map.lock_of(*c)) {
+        return Err(why.to_owned());
+    }
+    let mut head_of = HashMap::new();
+    match all.iter().all(|(c, h, _)| *head_of.entry(*c).or_insert(*h) == *h) {
+        true => Ok(all),
+        false => Err("an operator ties a channel of one head to another head's".to_owned()),
+    }
+}
+
+/// Why none of a graph's heads can go: the attentions' reasons, each with the first that has it.
+///
+/// # Errors
+/// [`crate::GraphError::Graph`] where the graph has more indices than 32 bits count.
+pub fn no_heads(graph: &Graph) -> Result<String> {
+    let map = AxisMap::new(graph)?;
+    let mut reasons: Vec<(String, String)> = Vec::new();
+    for (id, attrs) in attentions(graph) {
+        let why = by_head(graph, &map, id, attrs.kv_heads).err();
+        let why = why.unwrap_or_else(|| "another attention reads its keys as other heads".to_owned());
+        if reasons.iter().all(|(_, r)| *r != why) {
+            reasons.push((graph.node(id).path.clone(), why));
+        }
+    }
+    let said: Vec<String> = reasons.into_iter().map(|(path, why)| format!("`{path}`: {why}")).collect();
+    Ok(if said.is_empty() { "it has no attention".to_owned() } else { said.join("; ") })
+}
+
 /// The heads of every attention that has more than one of keys and can lose them, in the graph's order.
 ///
 /// # Errors
@@ -71,22 +118,8 @@ pub fn head_groups(graph: &Graph) -> Result<Vec<HeadGroup>> {
     let mut place: HashMap<u32, (usize, u32, bool)> = HashMap::new();
     let mut found: Vec<(usize, Vec<NodeId>)> = Vec::new();
     for (id, attrs) in attentions(graph) {
-        let node = graph.node(id);
         let heads = attrs.kv_heads;
-        let classes = |i: usize| map.classes(Axis::Value(node.inputs[i], 2)).collect::<Vec<_>>();
-        let (keys, values) = (classes(1), classes(2));
-        let divides = |c: &[u32]| !c.is_empty() && heads > 1 && c.len().is_multiple_of(heads);
-        if !divides(&keys) || !divides(&values) {
-            continue;
-        }
-        let by_head = |classes: &[u32], value: bool| {
-            let width = classes.len() / heads;
-            classes.iter().enumerate().map(move |(i, c)| (*c, (i / width) as u32, value)).collect::<Vec<_>>()
-        };
-        let all = [by_head(&keys, false), by_head(&values, true)].concat();
-        if all.iter().any(|(c, ..)| map.lock_of(*c).is_some()) {
-            continue;
-        }
+        let Ok(all) = by_head(graph, &map, id, heads) else { continue };
         // Two attentions may read the same keys: then they have the same heads, or none of theirs can go.
         let known: Vec<_> =
             all.iter().filter_map(|(c, h, _)| place.get(c).map(|p| (p.0, p.1 == *h))).collect();
@@ -99,11 +132,6 @@ pub fn head_groups(graph: &Graph) -> Result<Vec<HeadGroup>> {
             }
             Some(_) => {}
             None => {
-                // An index that two heads have cannot go with one of them.
-                let mut head_of = HashMap::new();
-                if all.iter().any(|(c, h, _)| *head_of.entry(*c).or_insert(*h) != *h) {
-                    continue;
-                }
                 let g = found.len();
                 found.push((heads, vec![id]));
                 place.extend(all.into_iter().map(|(c, h, v)| (c, (g, h, v))));

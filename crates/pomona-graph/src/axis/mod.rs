@@ -21,7 +21,7 @@ mod tests;
 
 pub use channels::{ChannelGroup, ChannelMember, Side, channel_groups, keep_edits};
 pub(crate) use cut::{GroupRule, cut, reinfer};
-pub use heads::{AttentionColumns, HeadGroup, attention_columns, head_groups};
+pub use heads::{AttentionColumns, HeadGroup, attention_columns, head_groups, no_heads};
 pub use kinds::ChannelKind;
 pub(crate) use links::{Axis, AxisMap};
 pub use listing::{CoupledGroup, CoupledMember, Granularity, coupled_groups};

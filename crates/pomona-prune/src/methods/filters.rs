@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use pomona_cost::{CostReport, Device as CostDevice};
 use pomona_graph::{
     ChannelGroup, ChannelKind, Edit, Graph, HeadGroup, PLAN_VERSION, Plan, Target, apply, channel_groups,
-    coupled_groups, head_groups,
+    coupled_groups, head_groups, no_heads,
 };
 use pomona_task::{Objective, Weights};
 
@@ -168,7 +168,7 @@ pub fn groups_of(graph: &Graph, unit: ScoredUnit) -> Result<(Vec<ChannelGroup>, 
         return Err(PruneError::Unfit(match unit {
             ScoredUnit::Channels => nothing_to_cut(graph)?,
             ScoredUnit::Heads => {
-                format!("`{}` has no attention with several heads of keys that could lose one", graph.name)
+                format!("`{}` has no head that can go: {}", graph.name, no_heads(graph)?)
             }
         }));
     }
