@@ -1,16 +1,22 @@
-"""SNP's scores of DeiT-B, beside a plain PyTorch implementation of the same formulas: seconds, memory, and the scores themselves.
+"""SNP: its scores of DeiT-B beside a plain PyTorch implementation of the same formulas, and each kind of cut on a trained ViT-S/14.
 
-    python scripts/snp_evidence.py POMONA DATA WORK [REPO]
+    python scripts/snp_evidence.py POMONA DATA MODELS WORK [REPO]
 
-POMONA is the built program, DATA holds facades/. Weights are seeded (`pomona init`), pictures are 64 photos of the training part.
-Writes docs/results/snp/score-deit-base.json. The peer (this file with `--peer`) runs timm's network and takes thin QR and a small
-SVD of each head's queries and keys in f64, as Pomona does; `--naive` forms the N x N logits, as the formula is written. Runs
-are interleaved (the naive one once); seconds are whole commands, memory is the peak of the resident set. Needs torch, timm, safetensors, Pillow.
+POMONA is the built program, DATA holds facades/, MODELS holds focus.onnx (`scripts/fetch-onnx-nets.sh`). One JSON a row goes to
+docs/results/snp; a row that is there is not measured again. The table of docs/snp.md between `<!-- kinds -->` and
+`<!-- end of kinds -->` is made from the rows. Needs numpy, torch, timm, onnxruntime, safetensors, Pillow.
+
+DeiT-B: weights are seeded (`pomona init`). The peer (this file with `--peer`) runs timm's network and takes thin QR and a small SVD of each
+head's queries and keys in f64, as Pomona does. Runs are interleaved; seconds are whole commands, loading included; memory is the
+peak of the resident set, mapped files included.
+
+ViT-S/14: 16 photos of the training part calibrate, 20 of the validation part measure, in ONNX Runtime. No retraining.
 """
 import datetime
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -19,10 +25,11 @@ from pathlib import Path
 
 import numpy as np
 
-ARCHITECTURE, PICTURES, BATCH, ROUNDS, SEED, THREADS = "deit_base_patch16_224", 64, 8, 3, 1234, 2
+ARCHITECTURE, PICTURES, BATCH, ROUNDS, SEED, THREADS = "deit_base_patch16_224", 32, 7, 3, 1234, 2
+KINDS, SHARES, CRITERIA, SEEDS = ("qk", "v", "ffn", "stream", "heads"), (25, 50), ("snp", "reverse", "l1", "random"), (1, 2, 3)
 
 
-def peer(weights, data, out, naive):
+def peer(weights, data, out):
     """Scores of every group by name, as Pomona names them: `gamma` is every component above 1 % of the largest."""
     import timm
     import torch
@@ -39,23 +46,14 @@ def peer(weights, data, out, naive):
         def seen(_module, _input, joint):
             b, n, width = joint.shape
             q, k, _ = joint.double().reshape(b, n, 3, heads, -1).permute(2, 0, 3, 1, 4)
-            sums[block] = sums[block] + (worth_naive if naive else worth)(q, k).sum(0).flatten()
+            sums[block] = sums[block] + worth(q, k).sum(0).flatten()
         return seen
-
-    def led(s):
-        return (s > 0.01 * s[..., :1]).double().unsqueeze(-1)
 
     def worth(q, k):
         r, p = torch.linalg.qr(q, mode="r").R, torch.linalg.qr(k, mode="r").R
         u, s, vt = torch.linalg.svd(r @ p.transpose(-1, -2), full_matrices=False)
-        along = ((u.transpose(-1, -2) @ r) * (vt @ p)).abs() * led(s)
-        return along.sum(-2) / (q.norm(dim=-2) * k.norm(dim=-2))
-
-    def worth_naive(q, k):
-        u, s, vt = torch.linalg.svd(q @ k.transpose(-1, -2), full_matrices=False)
-        along = ((u.transpose(-1, -2) @ q) * (vt @ k)).abs() * led(s)
-        # What is beyond the rank is rounding.
-        along = along[..., : q.shape[-1], :]
+        leads = (s > 0.01 * s[..., :1]).double().unsqueeze(-1)
+        along = ((u.transpose(-1, -2) @ r) * (vt @ p)).abs() * leads
         return along.sum(-2) / (q.norm(dim=-2) * k.norm(dim=-2))
 
     for i, block in enumerate(model.blocks):
@@ -83,20 +81,51 @@ def peer(weights, data, out, naive):
 
 
 def timed(command):
-    """Seconds, and the peak of the resident set in bytes."""
+    """Seconds, seconds of the processor, and the peak of the resident set in bytes."""
     began = time.perf_counter()
-    pid = os.posix_spawn(command[0], command, os.environ | {"RAYON_NUM_THREADS": str(THREADS)})
+    quiet = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+    pid = os.posix_spawn(command[0], command, os.environ | {"RAYON_NUM_THREADS": str(THREADS)}, file_actions=quiet)
     _, status, usage = os.wait4(pid, 0)
     if status:
         sys.exit(f"{command}: {status}")
-    return time.perf_counter() - began, usage.ru_maxrss * 1024
+    return time.perf_counter() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
 
 
-def photo(path):
+def pomona(*args):
+    done = subprocess.run([POMONA, "--quiet", *map(str, args)], capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"pomona {' '.join(map(str, args))}: {done.stderr}")
+
+
+def photo(path, half):
+    """As the networks' own packages prepare them: the whole, or the photo of a pair with black around."""
     from PIL import Image
 
-    image = np.asarray(Image.open(path).convert("RGB").resize((224, 224), Image.Resampling.BICUBIC), np.float32) / 255
-    return ((image - np.float32([0.485, 0.456, 0.406])) / np.float32([0.229, 0.224, 0.225])).transpose(2, 0, 1)
+    image, square = Image.open(path).convert("RGB"), np.zeros((224, 224, 3), np.float32)
+    if half:
+        image = image.crop((0, 0, image.width // 2, image.height))
+    scale = 224 / max(image.size) if half else None
+    size = (round(image.width * scale), round(image.height * scale)) if half else (224, 224)
+    image = image.resize(size, Image.Resampling.BOX if half else Image.Resampling.BICUBIC)
+    top, left = (224 - image.height) // 2, (224 - image.width) // 2
+    square[top:top + image.height, left:left + image.width] = np.asarray(image, np.float32) / 255
+    return ((square - np.float32([0.485, 0.456, 0.406])) / np.float32([0.229, 0.224, 0.225])).transpose(2, 0, 1)
+
+
+def photos(part, count, half):
+    files = sorted((DATA / "facades/facades" / part).glob("*.jpg"), key=lambda p: int(p.stem))[:count]
+    return np.stack([photo(p, half) for p in files])
+
+
+def write(name, row, command):
+    row |= {"command": command, "seed": SEED, "machine": f"{platform.machine()}, 2 cores", "date": datetime.date.today().isoformat()}
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(row, indent=1) + "\n")
+    print(name, {k: v for k, v in row.items() if not isinstance(v, (dict, list))}, flush=True)
+
+
+def have(name):
+    return (RESULTS / f"{name}.json").exists()
 
 
 def compare(ours, theirs):
@@ -113,55 +142,112 @@ def compare(ours, theirs):
     return worst, same, groups
 
 
-def main():
-    pomona, data, work = (Path(a).resolve() for a in sys.argv[1:4])
-    repo = Path(sys.argv[4] if len(sys.argv) > 4 else ".").resolve()
+def race():
     from safetensors.numpy import save_file
 
-    work.mkdir(parents=True, exist_ok=True)
-    (work / "config").mkdir(exist_ok=True)
-    (work / "config/config.json").write_text(json.dumps({"architecture": ARCHITECTURE}))
-    model, pictures = work / "deit-base", work / "pictures.safetensors"
+    config, model, pictures = WORK / "config", WORK / "deit-base", WORK / "pictures.safetensors"
+    config.mkdir(parents=True, exist_ok=True)
+    (config / "config.json").write_text(json.dumps({"architecture": ARCHITECTURE}))
     if not model.exists():
-        subprocess.run([pomona, "-q", "init", work / "config/config.json", "--seed", str(SEED), "--dtype", "f32", "-o", model], check=True)
-    photos = sorted((data / "facades/facades/train").glob("*.jpg"), key=lambda p: int(p.stem))[:PICTURES]
-    save_file({"pixel_values": np.stack([photo(p) for p in photos])}, pictures)
-    scores, other = work / "scores.json", work / "peer.json"
-    ours = [pomona, "-q", "score", model, "--method", "snp", "--data", pictures, "--samples", PICTURES, "-o", scores]
+        pomona("init", config / "config.json", "--seed", SEED, "--dtype", "f32", "-o", model)
+    save_file({"pixel_values": photos("train", PICTURES, False)}, pictures)
+    scores, other = WORK / "scores.json", WORK / "peer.json"
+    ours = [POMONA, "-q", "score", model, "--method", "snp", "--data", pictures, "--samples", PICTURES, "-o", scores]
     theirs = [sys.executable, Path(__file__).resolve(), "--peer", model / "model.safetensors", pictures, other]
-    runs = {"pomona": ours, "torch": theirs, "torch_naive": [*theirs, "--naive"]}
-    runs = {name: [str(c) for c in command] for name, command in runs.items()}
+    runs = {"pomona": [str(c) for c in ours], "torch": [str(c) for c in theirs]}
     found = {name: [] for name in runs}
-    for turn in range(ROUNDS):
+    for _ in range(ROUNDS):
         for name, command in runs.items():
-            # Minutes: once is enough.
-            if turn and name == "torch_naive":
-                continue
             scores.unlink(missing_ok=True)
             found[name].append(timed(command))
             print(name, found[name][-1], flush=True)
-            if name == "torch":
-                plain = json.loads(other.read_text())
             if name == "pomona":
                 own = json.loads(scores.read_text())
-    worst, same, groups = compare(own, plain)
-    median = {n: statistics.median(s for s, _ in r) for n, r in found.items()}
-    peak = {n: max(m for _, m in r) for n, r in found.items()}
+    worst, same, groups = compare(own, json.loads(other.read_text()))
     row = {"what": f"SNP's scores of {ARCHITECTURE} (seeded weights) on {PICTURES} pictures, whole commands", "rounds": ROUNDS}
-    for name in runs:
-        row |= {f"{name}_seconds": [round(s, 2) for s, _ in found[name]], f"{name}_median": round(median[name], 2),
-                f"{name}_peak_rss_bytes": peak[name]}
-    row |= {"ratio": round(median["pomona"] / median["torch"], 3), "ratio_naive": round(median["pomona"] / median["torch_naive"], 3),
+    for name, runs in found.items():
+        seconds, processor, peak = zip(*runs)
+        row |= {f"{name}_seconds": [round(s, 2) for s in seconds], f"{name}_median": round(statistics.median(seconds), 2),
+                f"{name}_processor_median": round(statistics.median(processor), 2), f"{name}_peak_rss_bytes": max(peak)}
+    row |= {"ratio": round(row["pomona_median"] / row["torch_median"], 3),
+            "ratio_processor": round(row["pomona_processor_median"] / row["torch_processor_median"], 3),
             "largest_difference_of_scores": worst, "groups": groups, "groups_with_the_same_lower_half": same,
-            "load_average": os.getloadavg()[0], "command": "python scripts/snp_evidence.py POMONA DATA WORK", "seed": SEED,
-            "machine": f"{platform.machine()}, {THREADS} cores", "date": datetime.date.today().isoformat()}
-    results = repo / "docs/results/snp"
-    results.mkdir(parents=True, exist_ok=True)
-    (results / "score-deit-base.json").write_text(json.dumps(row, indent=1) + "\n")
-    print(json.dumps(row, indent=1))
+            "load_average": round(os.getloadavg()[0], 1)}
+    write("score-deit-base", row, "python scripts/snp_evidence.py POMONA DATA MODELS WORK")
+
+
+def outputs(path, pictures):
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = THREADS, 1, 3
+    s = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    name = s.get_inputs()[0].name
+    return np.concatenate([s.run(None, {name: pictures[i:i + 4]})[0] for i in range(0, len(pictures), 4)])
+
+
+def kinds():
+    """One kind of group at a time: the distance of the output to the dense one's."""
+    from safetensors.numpy import save_file
+
+    model, calibration = MODELS / "focus.onnx", WORK / "calibration.safetensors"
+    wanted = [(kind, share, c) for kind in KINDS for share in SHARES for c in CRITERIA if (kind, c) != ("heads", "l1")]
+    if all(have(f"focus-{kind}-{share}-{c}") for kind, share, c in wanted):
+        return
+    WORK.mkdir(parents=True, exist_ok=True)
+    save_file({"input_image": photos("train", 16, True)}, calibration)
+    pictures = photos("val", 20, True)
+    dense = outputs(model, pictures)
+    for kind, share, criterion in wanted:
+        name, method = f"focus-{kind}-{share}-{criterion}", "heads" if kind == "heads" else "snp"
+        if have(name):
+            continue
+        rows = []
+        for seed in SEEDS if criterion == "random" else (SEED,):
+            scores, plan, out = WORK / f"{method}-{criterion}-{seed}.json", WORK / f"{name}.plan.json", WORK / name
+            if not scores.exists():
+                data = ["--data", calibration] if criterion in ("snp", "reverse") else []
+                pomona("score", model, "--method", method, "--criterion", criterion, *data, "--seed", seed, "-o", scores)
+            pomona("plan", model, "--method", method, "--scores", scores, "--ratio", f"{kind}={share}%", "-o", plan, "--force")
+            shutil.rmtree(out, ignore_errors=True)
+            pomona("apply", model, "--plan", plan, "-o", out)
+            got, after = outputs(out / "model.onnx", pictures), json.loads(plan.read_text())["after"]
+            shutil.rmtree(out)
+            alike = [float(np.corrcoef(a.ravel(), b.ravel())[0, 1]) for a, b in zip(dense, got)]
+            rows.append({"seed": seed, "parameters": after["parameters"], "macs": after["macs"], "correlation": round(statistics.mean(alike), 4),
+                         "relative_l2": round(float(np.linalg.norm(got - dense) / np.linalg.norm(dense)), 4)})
+        row = {"what": f"focus.onnx without {share} % of its {kind}, no retraining", "criterion": criterion, "samples": len(pictures)}
+        row |= {k: round(statistics.mean(r[k] for r in rows), 4) for k in rows[0] if k != "seed"} | {"runs": rows}
+        write(name, row, f"pomona score focus.onnx --method {method} --criterion {criterion} --data calibration.safetensors -o scores.json && "
+              f"pomona plan focus.onnx --method {method} --scores scores.json --ratio {kind}={share}% -o plan.json && "
+              "pomona apply focus.onnx --plan plan.json -o OUT")
+
+
+def table():
+    lines = ["| what goes | MACs | SNP | `reverse` | `l1` | `random`, mean of 3 |", "|---|---|---|---|---|---|"]
+    for kind in KINDS:
+        for share in SHARES:
+            cells = []
+            for criterion in CRITERIA:
+                path = RESULTS / f"focus-{kind}-{share}-{criterion}.json"
+                row = json.loads(path.read_text()) if path.exists() else None
+                cells.append(f"{row['relative_l2']:.3f} ({row['correlation']:.3f})" if row else "-")
+                macs = row["macs"] if row else macs
+            lines.append(f"| {share} % of `{kind}` | {macs / 7601005568:.1%} | {' | '.join(cells)} |".replace("%}", " %"))
+    page = REPO / "docs/snp.md"
+    text = page.read_text()
+    begin, end = "<!-- kinds -->\n", "<!-- end of kinds -->"
+    head, rest = text.split(begin)
+    page.write_text(head + begin + "\n".join(lines) + "\n" + end + rest.split(end)[1])
 
 
 if sys.argv[1:2] == ["--peer"]:
-    peer(*sys.argv[2:5], naive="--naive" in sys.argv)
+    peer(*sys.argv[2:5])
 else:
-    main()
+    POMONA, DATA, MODELS, WORK = (Path(a).resolve() for a in sys.argv[1:5])
+    REPO = Path(sys.argv[5] if len(sys.argv) > 5 else ".").resolve()
+    RESULTS = REPO / "docs/results/snp"
+    kinds()
+    table()
+    if not have("score-deit-base"):
+        race()
