@@ -24,3 +24,20 @@ pub(crate) fn from_host(values: Vec<f32>, shape: &[usize]) -> D {
     );
     <D as DispatchKindConversion<Flex>>::from_backend(BackendTensor::Float(flex))
 }
+
+/// Calls `f` on a CPU tensor's floats, which are copied first where another tensor shares them. Other tensors come back as
+/// they are.
+pub(crate) fn update_host(tensor: D, f: impl FnOnce(&mut [f32])) -> D {
+    let back = tensor.clone();
+    match <D as DispatchKindConversion<Flex>>::try_into_backend(tensor) {
+        Ok(BackendTensor::Float(t)) if t.dtype() == DType::F32 => {
+            drop(back);
+            let mut t =
+                if t.is_contiguous() && t.layout().start_offset() == 0 { t } else { t.to_contiguous() };
+            let n = t.layout().num_elements();
+            f(&mut t.storage_mut::<f32>()[..n]);
+            <D as DispatchKindConversion<Flex>>::from_backend(BackendTensor::Float(t))
+        }
+        _ => back,
+    }
+}

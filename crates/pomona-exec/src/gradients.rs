@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 
 use pomona_graph::{Graph, TensorId, ValueId};
 
-use crate::burn_types::{AutodiffBackend, B, FloatTensorOps};
+use crate::burn_types::{AutodiffBackend, B, D, FloatTensorOps};
 use crate::error::{ExecError, Result};
 use crate::evaluate::{Feeds, Options, Source, run};
+use crate::kernels;
 use crate::tensor::{Kind, Tensor};
 use crate::weights::WeightProvider;
 
@@ -35,6 +36,33 @@ pub fn gradients(
     wrt_weights: &[TensorId],
     options: &Options,
 ) -> Result<Gradients> {
+    let wanted: Vec<ValueId> = upstream.iter().map(|(v, _)| *v).collect();
+    let wrt = Wrt { values: wrt_values, weights: wrt_weights };
+    let given = |_: &[Tensor]| Ok(upstream.iter().map(|(_, t)| t.clone()).collect());
+    gradients_of_loss(graph, weights, feeds, &wanted, wrt, options, given)
+}
+
+/// What gradients are wanted for: fed values, as floats, and weights.
+#[derive(Clone, Copy, Debug)]
+pub struct Wrt<'a> {
+    /// Fed values.
+    pub values: &'a [ValueId],
+    /// Weights of the graph's table.
+    pub weights: &'a [TensorId],
+}
+
+/// Gradients of a loss in one forward and one backward run: `upstream` is called with the wanted values, off the tape, and
+/// gives the loss's gradient for each, in its shape.
+pub fn gradients_of_loss(
+    graph: &Graph,
+    weights: &dyn WeightProvider,
+    feeds: &Feeds,
+    wanted: &[ValueId],
+    wrt: Wrt<'_>,
+    options: &Options,
+    upstream: impl FnOnce(&[Tensor]) -> Result<Vec<Tensor>>,
+) -> Result<Gradients> {
+    let (wrt_values, wrt_weights) = (wrt.values, wrt.weights);
     let mut leaves: Feeds = feeds.clone();
     for id in wrt_values {
         match leaves.get_mut(id) {
@@ -45,7 +73,6 @@ pub fn gradients(
             }
         }
     }
-    let wanted: Vec<ValueId> = upstream.iter().map(|(v, _)| *v).collect();
     let tracked: RefCell<BTreeMap<TensorId, Tensor>> = RefCell::default();
     let fetch = |id: TensorId| {
         if !wrt_weights.contains(&id) {
@@ -59,9 +86,15 @@ pub fn gradients(
         Ok(leaf)
     };
     let source = Source { fetch: &fetch, provider: weights, tracked: wrt_weights };
-    let outputs = run(graph, &leaves, &wanted, options, &source)?;
+    let outputs = run(graph, &leaves, wanted, options, &source)?;
+    let plain = outputs.iter().map(Tensor::off_tape).collect::<Result<Vec<_>>>()?;
+    let upstream = upstream(&plain)?;
+    if upstream.len() != wanted.len() {
+        let message = format!("{} gradients were given for {} values", upstream.len(), wanted.len());
+        return Err(ExecError::Tensor(message));
+    }
     let mut loss = None;
-    for (out, (id, above)) in outputs.iter().zip(upstream) {
+    for (out, (id, above)) in outputs.iter().zip(wanted.iter().zip(&upstream)) {
         if out.shape() != above.shape() || out.kind() != Kind::Float || above.kind() != Kind::Float {
             let message = format!("is {out:?} and its upstream gradient {above:?}");
             return Err(ExecError::Feed { value: graph.value_ref(*id).0, message });
@@ -69,7 +102,7 @@ pub fn gradients(
         if !out.is_taped() {
             continue;
         }
-        let term = B::float_sum(B::float_mul(out.as_float()?, above.as_float()?));
+        let term = seed(out, above)?;
         loss = Some(match loss {
             Some(sum) => B::float_add(sum, term),
             None => term,
@@ -93,6 +126,17 @@ pub fn gradients(
     for (id, leaf) in tracked.borrow().iter() {
         found.weights.insert(*id, take(leaf)?);
     }
-    found.outputs = outputs.iter().map(Tensor::off_tape).collect::<Result<_>>()?;
+    found.outputs = plain;
     Ok(found)
+}
+
+/// A number whose gradient for `out` is `above`. On the CPU its value is never worked out: nobody reads it.
+fn seed(out: &Tensor, above: &Tensor) -> Result<D> {
+    let kept = above.to_f32()?;
+    let fused =
+        kernels::record(&[out], &[1], |_| (vec![0.0], kernels::step(move |_, _| vec![Some(kept.clone())])))?;
+    match fused {
+        Some(t) => t.as_float(),
+        None => Ok(B::float_sum(B::float_mul(out.as_float()?, above.as_float()?))),
+    }
 }

@@ -1,8 +1,8 @@
 //! Runs a graph on Burn, forward and backward.
 //!
 //! The executor knows operators, not model families. [`Tensor`] has a dynamic rank and is the only place where Burn's
-//! types appear. Inference on the CPU takes fused loops over slices where those are faster; gradients come from Burn's
-//! autodiff.
+//! types appear. On the CPU every operator that costs time runs through a kernel of `kernels`, forward and backward; Burn's
+//! tape strings the backward steps together, and its operators run on other devices.
 
 mod allocator;
 mod annotation;
@@ -11,7 +11,7 @@ mod device;
 mod error;
 mod evaluate;
 mod gradients;
-mod host;
+mod kernels;
 mod ops;
 mod state;
 mod symbols;
@@ -22,7 +22,8 @@ pub use allocator::keep_freed_memory;
 pub use device::{Device, devices};
 pub use error::{ExecError, Result};
 pub use evaluate::{Feeds, Mode, Options, evaluate, needed};
-pub use gradients::{Gradients, gradients};
+pub use gradients::{Gradients, Wrt, gradients, gradients_of_loss};
+pub use kernels::{AdamW, Moving, cross_entropy};
 pub use state::{start_states, step};
 pub use tensor::{Kind, Tensor};
 pub use weights::{Lazy, Loaded, WeightProvider};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use burn::tensor::{Shape, Slice, TensorData};
 
 use crate::burn_types::{
-    ActivationOps, AutodiffBackend, B, D, FloatTensorOps, TensorMetadata, from_host, host,
+    ActivationOps, AutodiffBackend, B, D, FloatTensorOps, TensorMetadata, from_host, host, update_host,
 };
 use crate::device::Device;
 use crate::error::{ExecError, Result};
@@ -151,6 +151,24 @@ impl Tensor {
             Data::Int(v) => Ok(f(&v.iter().map(|v| *v as f32).collect::<Vec<_>>())),
             Data::Bool(v) => Ok(f(&v.iter().map(|v| f32::from(u8::from(*v))).collect::<Vec<_>>())),
         }
+    }
+
+    /// Changes the floats, in place where no other tensor shares them and they are on the CPU.
+    pub(crate) fn update(&mut self, f: impl FnOnce(&mut [f32])) -> Result<()> {
+        let Data::Float(d) = &self.data else {
+            return Err(mismatch(format!("{self:?} was found where floats were expected")));
+        };
+        // What is left behind has no elements, so that the values have one owner.
+        let empty = from_host(Vec::new(), &[0]);
+        if host(d).is_none() {
+            let mut values = self.to_f32()?;
+            f(&mut values);
+            *self = Tensor::from_f32(values, &self.shape.clone(), &self.device.clone())?;
+            return Ok(());
+        }
+        let Data::Float(d) = std::mem::replace(&mut self.data, Data::Float(empty)) else { return Ok(()) };
+        self.data = Data::Float(update_host(d, f));
+        Ok(())
     }
 
     fn map_float(&self, f: impl FnOnce(D) -> D) -> Result<Tensor> {

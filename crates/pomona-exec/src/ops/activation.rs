@@ -4,9 +4,9 @@ use burn::tensor::{BoolDType, Shape};
 use pomona_graph::{Activation, Slot};
 
 use super::Call;
-use crate::burn_types::{ActivationOps, B, D, FloatTensorOps, host};
+use crate::burn_types::{ActivationOps, B, D, FloatTensorOps};
 use crate::error::Result;
-use crate::host as fused;
+use crate::kernels;
 use crate::tensor::{Data, Tensor};
 
 pub(super) fn activation(c: &Call<'_>, function: Activation) -> Result<Tensor> {
@@ -23,12 +23,17 @@ pub(super) fn activation(c: &Call<'_>, function: Activation) -> Result<Tensor> {
         }
         _ => {}
     }
-    let d = x.as_float()?;
-    let fast = host(&d).as_ref().and_then(|f| f.as_slice::<f32>()).and_then(|v| fused::activate(function, v));
-    match fast {
-        Some(y) => Tensor::from_f32(y, x.shape(), x.device()),
-        None => Ok(Tensor::float(apply(function, d), x.device())),
+    if kernels::has(function) {
+        let fused = kernels::record(&[x], x.shape(), |s| {
+            let y = kernels::activate(function, &s[0]);
+            let x = s[0].clone();
+            (y, kernels::step(move |above, _| vec![Some(kernels::activate_back(function, &x, above))]))
+        })?;
+        if let Some(y) = fused {
+            return Ok(y);
+        }
     }
+    Ok(Tensor::float(apply(function, x.as_float()?), x.device()))
 }
 
 fn apply(function: Activation, d: D) -> D {

@@ -4,9 +4,9 @@ use burn::tensor::Shape;
 use pomona_graph::{AttentionAttrs, RopeAttrs, RopePairing, rope_frequencies};
 
 use super::Call;
-use crate::burn_types::{ActivationOps, B, D, FloatTensorOps, host};
+use crate::burn_types::{ActivationOps, B, D, FloatTensorOps};
 use crate::error::Result;
-use crate::host::{self as fused, AttentionShape};
+use crate::kernels::{self, AttentionShape, Known, Turn};
 use crate::tensor::Tensor;
 
 /// Logits of keys that a query does not see: their exponential is zero beside any other, and no gradient becomes NaN.
@@ -45,15 +45,22 @@ fn shape_of(c: &Call<'_>, a: &AttentionAttrs) -> Result<AttentionShape> {
 
 pub(super) fn attention(c: &Call<'_>, a: &AttentionAttrs) -> Result<Tensor> {
     let s = shape_of(c, a)?;
-    let (q, k, v) = (c.input(0)?.as_float()?, c.input(1)?.as_float()?, c.input(2)?.as_float()?);
     let device = c.input(0)?.device();
-    if c.inputs.len() == 3
-        && let (Some(q), Some(k), Some(v)) = (host(&q), host(&k), host(&v))
-        && let (Some(q), Some(k), Some(v)) = (q.as_slice(), k.as_slice(), v.as_slice())
-    {
-        let out = fused::attention(q, k, v, s);
-        return Tensor::from_f32(out, &[s.batch, s.queries, s.heads * s.dv], device);
+    if let [q, k, v] = c.inputs.as_slice() {
+        let fused = kernels::record(&[q, k, v], &[s.batch, s.queries, s.heads * s.dv], |t| {
+            let (out, lse) = kernels::attention(&t[0], &t[1], &t[2], s);
+            let (q, k, v, kept) = (t[0].clone(), t[1].clone(), t[2].clone(), out.clone());
+            let back = move |above: &[f32], _: &[bool]| {
+                let known = Known { q: &q, k: &k, v: &v, out: &kept, lse: &lse };
+                kernels::attention_back(known, above, s).map(Some).into()
+            };
+            (out, kernels::step(back))
+        })?;
+        if let Some(out) = fused {
+            return Ok(out);
+        }
     }
+    let (q, k, v) = (c.input(0)?.as_float()?, c.input(1)?.as_float()?, c.input(2)?.as_float()?);
     let shape = |d: &[usize]| Shape::from(d.to_vec());
     let group = s.heads / s.kv_heads;
     let heads = |t: D, n: usize, heads: usize, width: usize| {
@@ -108,11 +115,16 @@ pub(super) fn rope(c: &Call<'_>, a: &RopeAttrs) -> Result<Tensor> {
         found.iter().flat_map(|p| frequencies.iter().map(move |f| *p as f32 * f)).collect();
     let cos: Vec<f32> = angles.iter().map(|a| a.cos()).collect();
     let sin: Vec<f32> = angles.iter().map(|a| a.sin()).collect();
-    let d = x.as_float()?;
-    if let Some(values) = host(&d).as_ref().and_then(|f| f.as_slice::<f32>()) {
-        let place = |row: usize| if shared { row % tokens } else { row };
-        let y = fused::rotate(values, width, head, a.rotary, a.pairing, (&cos, &sin), place);
-        return Tensor::from_f32(y, x.shape(), x.device());
+    let place = move |row: usize| if shared { row % tokens } else { row };
+    let turn = Turn { width, head, rotary: a.rotary, pairing: a.pairing, back: false };
+    let fused = kernels::record(&[x], x.shape(), |s| {
+        let y = kernels::rotate(&s[0], turn, (&cos, &sin), place);
+        let (cos, sin) = (cos.clone(), sin.clone());
+        let turn = Turn { back: true, ..turn };
+        (y, kernels::step(move |above, _| vec![Some(kernels::rotate(above, turn, (&cos, &sin), place))]))
+    })?;
+    if let Some(y) = fused {
+        return Ok(y);
     }
     let table = |v: Vec<f32>| -> Result<D> {
         let lead = if shared { 1 } else { batch };

@@ -7,10 +7,10 @@ use rand_chacha::ChaCha8Rng;
 
 use super::Call;
 use super::layout::{align, broadcast_to};
-use crate::burn_types::{B, D, FloatTensorOps, host};
+use crate::burn_types::{B, D, FloatTensorOps};
 use crate::error::Result;
 use crate::evaluate::Mode;
-use crate::host as fused;
+use crate::kernels;
 use crate::tensor::{Data, Kind, Tensor};
 
 pub(super) fn add(c: &Call<'_>) -> Result<Tensor> {
@@ -30,10 +30,20 @@ pub(super) fn binary(c: &Call<'_>, function: BinaryFn) -> Result<Tensor> {
         && a.shape() == b.shape()
         && a.kind() == Kind::Float
         && b.kind() == Kind::Float
-        && let (Some(x), Some(y)) = (host(&a.as_float()?), host(&b.as_float()?))
-        && let (Some(x), Some(y)) = (x.as_slice::<f32>(), y.as_slice::<f32>())
     {
-        return Tensor::from_f32(fused::gated(x, y), a.shape(), a.device());
+        let fused = kernels::record(&[a, b], a.shape(), |s| {
+            let (x, z) = (s[0].clone(), s[1].clone());
+            let back = move |above: &[f32], need: &[bool]| {
+                vec![
+                    need[0].then(|| kernels::multiply(above, &z)),
+                    need[1].then(|| kernels::multiply(above, &x)),
+                ]
+            };
+            (kernels::multiply(&s[0], &s[1]), kernels::step(back))
+        })?;
+        if let Some(y) = fused {
+            return Ok(y);
+        }
     }
     zip(c, a, b, function)
 }

@@ -7,6 +7,7 @@ use super::Call;
 use crate::annotation;
 use crate::burn_types::{B, FloatTensorOps};
 use crate::error::Result;
+use crate::kernels;
 use crate::ops::layout::broadcast_to;
 use crate::tensor::Tensor;
 
@@ -17,16 +18,26 @@ pub(super) fn linear(c: &Call<'_>) -> Result<Tensor> {
     let (out, width) = (weight.shape()[0], weight.shape()[1]);
     let rows = x.elements() / width.max(1);
     let flat = x.reshape(&[rows, width])?;
-    // The transposed view costs nothing: the product reads it through its strides.
-    let mut y = B::float_matmul(flat.as_float()?, B::float_swap_dims(weight.as_float()?, 0, 1));
-    if let Some(bias) = bias {
-        y = B::float_add(y, B::float_reshape(bias.as_float()?, Shape::from(vec![1, out])));
-    }
+    let inputs: Vec<&Tensor> = [&flat, &weight].into_iter().chain(&bias).collect();
+    let fused = kernels::record(&inputs, &[rows, out], |s| {
+        let y = kernels::linear(&s[0], &s[1], s.get(2).map(|b| &**b), rows, width);
+        let (x, w) = (s[0].clone(), s[1].clone());
+        (y, kernels::step(move |above, need| kernels::linear_back(&x, &w, above, (rows, width, out), need)))
+    })?;
+    let mut y = match fused {
+        Some(y) => y,
+        None => {
+            let mut y = B::float_matmul(flat.as_float()?, B::float_swap_dims(weight.as_float()?, 0, 1));
+            if let Some(bias) = bias {
+                y = B::float_add(y, B::float_reshape(bias.as_float()?, Shape::from(vec![1, out])));
+            }
+            Tensor::float(y, x.device())
+        }
+    };
     let mut shape = x.shape().to_vec();
     if let Some(last) = shape.last_mut() {
         *last = out;
     }
-    let mut y = Tensor::float(y, x.device());
     if let Some(low_rank) = annotation::adapter(c, &flat)? {
         y = y.add(&low_rank)?;
     }
@@ -55,6 +66,14 @@ pub(super) fn embedding(c: &Call<'_>) -> Result<Tensor> {
         return found.reshape(&shape);
     }
     let table = c.need(Slot::Weight)?;
+    let fused = kernels::record(&[&table], &[rows.len(), width], |s| {
+        let kept = rows.clone();
+        let back = move |above: &[f32], _: &[bool]| vec![Some(kernels::scatter(above, width, &kept, count))];
+        (kernels::gather(&s[0], width, &rows), kernels::step(back))
+    })?;
+    if let Some(found) = fused {
+        return found.reshape(&shape);
+    }
     let index = Tensor::from_i64(rows.iter().map(|r| *r as i64).collect(), &[rows.len()], ids.device())?;
     let picked = B::float_select(table.as_float()?, 0, super::layout::device_ints(&index)?);
     Tensor::float(picked, ids.device()).reshape(&shape)

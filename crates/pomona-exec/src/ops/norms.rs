@@ -4,31 +4,83 @@ use burn::tensor::Shape;
 use pomona_graph::{BatchStatistics, Slot};
 
 use super::Call;
-use crate::burn_types::{ActivationOps, B, D, FloatTensorOps, host};
+use crate::burn_types::{ActivationOps, B, D, FloatTensorOps};
 use crate::error::Result;
 use crate::evaluate::Mode;
-use crate::host as fused;
+use crate::kernels::{self, Moments, Planes, Slice};
 use crate::tensor::Tensor;
 
-fn slice_of(t: &Option<Tensor>) -> Result<Vec<f32>> {
-    t.as_ref().map_or(Ok(Vec::new()), Tensor::to_f32)
+/// Weight and bias behind an input; where one is missing, what leaves the values as they are.
+struct Affine {
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+}
+
+impl Affine {
+    fn new(slices: &[Slice], [weight, bias]: [bool; 2], n: usize) -> Self {
+        let of = |at: usize, there: bool, neutral: f32| {
+            slices.get(at).filter(|_| there).map_or_else(|| vec![neutral; n], |s| s.to_vec())
+        };
+        Self { weight: of(1, weight, 1.0), bias: of(1 + usize::from(weight), bias, 0.0) }
+    }
+
+    /// The gradients of the input, weight and bias, those that are there.
+    fn gradients(has: [bool; 2], [dx, dw, db]: [Vec<f32>; 3]) -> Vec<Option<Vec<f32>>> {
+        let mut out = vec![Some(dx)];
+        if has[0] {
+            out.push(Some(dw));
+        }
+        if has[1] {
+            out.push(Some(db));
+        }
+        out
+    }
+}
+
+fn inputs<'a>(
+    x: &'a Tensor,
+    weight: &'a Option<Tensor>,
+    bias: &'a Option<Tensor>,
+) -> (Vec<&'a Tensor>, [bool; 2]) {
+    (
+        [Some(x), weight.as_ref(), bias.as_ref()].into_iter().flatten().collect(),
+        [weight.is_some(), bias.is_some()],
+    )
+}
+
+/// LayerNorm over rows of `n`, RMSNorm where not `centred`. `offset` is added to the weight.
+fn rows(
+    x: &Tensor,
+    weight: &Option<Tensor>,
+    bias: &Option<Tensor>,
+    n: usize,
+    eps: f64,
+    offset: f64,
+    centred: bool,
+) -> Result<Option<Tensor>> {
+    let (inputs, has) = inputs(x, weight, bias);
+    kernels::record(&inputs, x.shape(), |s| {
+        let mut a = Affine::new(s, has, n);
+        if has[0] && offset != 0.0 {
+            a.weight.iter_mut().for_each(|w| *w += offset as f32);
+        }
+        let (y, moments) = kernels::norm(&s[0], &a.weight, &a.bias, eps as f32, centred);
+        let (x, weight) = (s[0].clone(), a.weight);
+        let back = move |above: &[f32], _: &[bool]| {
+            Affine::gradients(has, kernels::norm_back(&x, above, &weight, &moments, centred))
+        };
+        (y, kernels::step(back))
+    })
 }
 
 pub(super) fn rms_norm(c: &Call<'_>, eps: f64, offset: f64) -> Result<Tensor> {
     let x = c.input(0)?;
     let weight = c.weight(Slot::Weight)?;
     let width = x.shape().last().copied().unwrap_or(1);
-    let d = x.as_float()?;
-    let plain = weight.as_ref().is_none_or(|w| w.as_float().is_ok_and(|w| host(&w).is_some()));
-    if let (true, Some(flex)) = (plain, host(&d))
-        && let Some(values) = flex.as_slice::<f32>()
-    {
-        let (w, offset) = match &weight {
-            Some(w) => (w.to_f32()?, offset as f32),
-            None => (vec![1.0; width], 0.0),
-        };
-        return Tensor::from_f32(fused::rms_norm(values, &w, eps as f32, offset), x.shape(), x.device());
+    if let Some(y) = rows(x, &weight, &None, width, eps, offset, false)? {
+        return Ok(y);
     }
+    let d = x.as_float()?;
     let last = x.shape().len() - 1;
     let mean = B::float_mean_dim(B::float_mul(d.clone(), d.clone()), last);
     let scale = B::float_recip(B::float_sqrt(B::float_add_scalar(mean, eps.into())));
@@ -63,18 +115,12 @@ fn normalised(d: D, axes: std::ops::Range<usize>, eps: f64) -> D {
 pub(super) fn layer_norm(c: &Call<'_>, axes: usize, eps: f64) -> Result<Tensor> {
     let x = c.input(0)?;
     let (weight, bias) = (c.weight(Slot::Weight)?, c.weight(Slot::Bias)?);
-    let d = x.as_float()?;
     let rank = x.shape().len();
-    let plain =
-        |t: &Option<Tensor>| t.as_ref().is_none_or(|w| w.as_float().is_ok_and(|w| host(&w).is_some()));
-    if let (true, true, Some(flex)) = (plain(&weight), plain(&bias), host(&d))
-        && let Some(values) = flex.as_slice::<f32>()
-    {
-        let n = x.shape()[rank - axes..].iter().product();
-        let y = fused::layer_norm(values, &slice_of(&weight)?, &slice_of(&bias)?, n, eps as f32);
-        return Tensor::from_f32(y, x.shape(), x.device());
+    let n = x.shape()[rank - axes..].iter().product();
+    if let Some(y) = rows(x, &weight, &bias, n, eps, 0.0, true)? {
+        return Ok(y);
     }
-    let mut y = normalised(d, rank - axes..rank, eps);
+    let mut y = normalised(x.as_float()?, rank - axes..rank, eps);
     if let Some(w) = weight {
         y = B::float_mul(y, along(w.as_float()?, rank, rank - axes, axes));
     }
@@ -84,19 +130,33 @@ pub(super) fn layer_norm(c: &Call<'_>, axes: usize, eps: f64) -> Result<Tensor> 
     Ok(Tensor::float(y, x.device()))
 }
 
+fn planes(x: &Tensor) -> Planes {
+    let s = x.shape();
+    Planes { batch: s[0], channels: s[1], space: s[2..].iter().product() }
+}
+
 /// GroupNorm, or InstanceNorm without `groups`.
 pub(super) fn group_norm(c: &Call<'_>, groups: Option<usize>, eps: f64) -> Result<Tensor> {
     let x = c.input(0)?;
     let (weight, bias) = (c.weight(Slot::Weight)?, c.weight(Slot::Bias)?);
-    let (batch, channels) = (x.shape()[0], x.shape()[1]);
-    let groups = groups.unwrap_or(channels).max(1);
-    let rest = x.elements() / (batch * groups).max(1);
-    let grouped = x.reshape(&[batch * groups, rest])?;
-    let plain = host(&grouped.as_float()?);
-    let normal = match plain.as_ref().and_then(|f| f.as_slice::<f32>()) {
-        Some(v) => Tensor::from_f32(fused::layer_norm(v, &[], &[], rest, eps as f32), x.shape(), x.device())?,
-        None => Tensor::float(normalised(grouped.as_float()?, 1..2, eps), x.device()).reshape(x.shape())?,
-    };
+    let p = planes(x);
+    let groups = groups.unwrap_or(p.channels).max(1);
+    let (inputs, has) = inputs(x, &weight, &bias);
+    let fused = kernels::record(&inputs, x.shape(), |s| {
+        let a = Affine::new(s, has, p.channels);
+        let (y, moments) = kernels::group_norm(&s[0], p, &a.weight, &a.bias, groups, eps as f32);
+        let (x, weight) = (s[0].clone(), a.weight);
+        let back = move |above: &[f32], _: &[bool]| {
+            Affine::gradients(has, kernels::group_norm_back(&x, above, p, &weight, groups, &moments))
+        };
+        (y, kernels::step(back))
+    })?;
+    if let Some(y) = fused {
+        return Ok(y);
+    }
+    let rest = x.elements() / (p.batch * groups).max(1);
+    let grouped = x.reshape(&[p.batch * groups, rest])?;
+    let normal = Tensor::float(normalised(grouped.as_float()?, 1..2, eps), x.device()).reshape(x.shape())?;
     affine(normal, weight, bias)
 }
 
@@ -117,6 +177,32 @@ pub(super) fn batch_norm(c: &Call<'_>, eps: f64, statistics: BatchStatistics) ->
     let (weight, bias) = (c.weight(Slot::Weight)?, c.weight(Slot::Bias)?);
     let rank = x.shape().len();
     let own = statistics == BatchStatistics::Batch || matches!(c.options.mode, Mode::Training { .. });
+    let p = planes(x);
+    let running = if own { None } else { Some((c.need(Slot::RunningMean)?, c.need(Slot::RunningVar)?)) };
+    // Running statistics are given, not learnt: a gradient for them goes through Burn's operators.
+    if running.as_ref().is_none_or(|(m, v)| !m.is_taped() && !v.is_taped()) {
+        let given = running.as_ref().map(|(mean, var)| -> Result<Vec<Moments>> {
+            let (mean, var) = (mean.to_f32()?, var.to_f32()?);
+            let of =
+                |(mean, var): (&f32, &f32)| Moments { mean: *mean, scale: 1.0 / (var + eps as f32).sqrt() };
+            Ok(mean.iter().zip(&var).map(of).collect())
+        });
+        let given = given.transpose()?;
+        let (inputs, has) = inputs(x, &weight, &bias);
+        let fused = kernels::record(&inputs, x.shape(), |s| {
+            let a = Affine::new(s, has, p.channels);
+            let moments = given.unwrap_or_else(|| kernels::batch_moments(&s[0], p, eps as f32));
+            let y = kernels::batch_norm(&s[0], p, &a.weight, &a.bias, &moments);
+            let (x, weight) = (s[0].clone(), a.weight);
+            let back = move |above: &[f32], _: &[bool]| {
+                Affine::gradients(has, kernels::batch_norm_back(&x, above, p, &weight, &moments, own))
+            };
+            (y, kernels::step(back))
+        })?;
+        if let Some(y) = fused {
+            return Ok(y);
+        }
+    }
     let normal = if own {
         // Channels first, everything else behind them, so that one reduction covers batch and space.
         let mut axes: Vec<usize> = (0..rank).collect();
@@ -139,13 +225,18 @@ pub(super) fn batch_norm(c: &Call<'_>, eps: f64, statistics: BatchStatistics) ->
 
 pub(super) fn softmax(c: &Call<'_>, axis: usize, log: bool) -> Result<Tensor> {
     let x = c.input(0)?;
-    let d = x.as_float()?;
-    if !log
-        && axis + 1 == x.shape().len()
-        && let Some(values) = host(&d).as_ref().and_then(|f| f.as_slice::<f32>())
-    {
-        return Tensor::from_f32(fused::softmax_rows(values, x.shape()[axis]), x.shape(), x.device());
+    let n = x.shape()[axis];
+    if axis + 1 == x.shape().len() {
+        let fused = kernels::record(&[x], x.shape(), |s| {
+            let y = kernels::softmax(&s[0], n, log);
+            let kept = y.clone();
+            (y, kernels::step(move |above, _| vec![Some(kernels::softmax_back(&kept, n, log, above))]))
+        })?;
+        if let Some(y) = fused {
+            return Ok(y);
+        }
     }
+    let d = x.as_float()?;
     let y = if log { B::log_softmax(d, axis) } else { B::softmax(d, axis) };
     Ok(Tensor::float(y, x.device()))
 }

@@ -8,6 +8,7 @@ use super::Call;
 use super::layout::bordered;
 use crate::burn_types::{B, FloatTensorOps, ModuleOps};
 use crate::error::Result;
+use crate::kernels::{self, Geometry};
 use crate::tensor::Tensor;
 
 /// The input with its asymmetric border made explicit, and the border that is left to the convolution.
@@ -27,8 +28,102 @@ fn triple(v: &[usize]) -> [usize; 3] {
     [v[0], v[1], v[2]]
 }
 
+/// Sizes of a convolution in one or two dimensions, from its input's size and its output's.
+fn geometry(
+    a: &ConvAttrs,
+    [batch, inputs, outputs]: [usize; 3],
+    size: &[usize],
+    out: &[usize],
+    kernel: &[usize],
+) -> Geometry {
+    // One dimension lies along the columns.
+    let two = |v: &[usize], other: usize| if v.len() == 1 { [other, v[0]] } else { [v[0], v[1]] };
+    let before: Vec<usize> = a.padding.iter().map(|p| p[0]).collect();
+    Geometry {
+        batch,
+        inputs,
+        outputs,
+        groups: a.groups,
+        size: two(size, 1),
+        out: two(out, 1),
+        kernel: two(kernel, 1),
+        stride: two(&a.stride, 1),
+        before: two(&before, 0),
+        dilation: two(&a.dilation, 1),
+    }
+}
+
+/// The convolution on the CPU in one or two dimensions.
+fn fused_conv(x: &Tensor, weight: &Tensor, bias: &Option<Tensor>, a: &ConvAttrs) -> Result<Option<Tensor>> {
+    let (xs, ws) = (x.shape(), weight.shape());
+    if !(1..=2).contains(&a.stride.len()) || xs.len() != a.stride.len() + 2 {
+        return Ok(None);
+    }
+    let out: Option<Vec<usize>> = (0..a.stride.len())
+        .map(|d| {
+            let reach = a.dilation[d] * (ws[d + 2].checked_sub(1)?) + 1;
+            Some((xs[d + 2] + a.padding[d][0] + a.padding[d][1]).checked_sub(reach)? / a.stride[d] + 1)
+        })
+        .collect();
+    let Some(out) = out else { return Ok(None) };
+    let g = geometry(a, [xs[0], xs[1], ws[0]], &xs[2..], &out, &ws[2..]);
+    let shape: Vec<usize> = [xs[0], ws[0]].into_iter().chain(out).collect();
+    let inputs: Vec<&Tensor> = [x, weight].into_iter().chain(bias).collect();
+    kernels::record(&inputs, &shape, |s| {
+        let y = kernels::conv(&s[0], &s[1], s.get(2).map(|b| &**b), &g);
+        let (x, w) = (s[0].clone(), s[1].clone());
+        let back = move |above: &[f32], need: &[bool]| {
+            let sums = || kernels::channel_sums(above, g.batch, g.outputs, g.out[0] * g.out[1]);
+            let dx = need[0].then(|| kernels::conv_input(above, &w, None, &g));
+            let dw = need[1].then(|| kernels::conv_weight(&x, above, &g));
+            vec![dx, dw, need.get(2).is_some_and(|n| *n).then(sums)]
+        };
+        (y, kernels::step(back))
+    })
+}
+
+/// The transposed convolution on the CPU: that of which the input's gradient is taken, the other way round.
+fn fused_transposed(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Option<Tensor>,
+    a: &ConvAttrs,
+    extra: &[usize],
+) -> Result<Option<Tensor>> {
+    let (xs, ws) = (x.shape(), weight.shape());
+    if !(1..=2).contains(&a.stride.len()) || xs.len() != a.stride.len() + 2 {
+        return Ok(None);
+    }
+    let out: Option<Vec<usize>> = (0..a.stride.len())
+        .map(|d| {
+            let whole =
+                xs[d + 2].checked_sub(1)? * a.stride[d] + a.dilation[d] * (ws[d + 2].checked_sub(1)?) + 1;
+            (whole + extra[d]).checked_sub(a.padding[d][0] + a.padding[d][1])
+        })
+        .collect();
+    let Some(out) = out else { return Ok(None) };
+    let outputs = ws[1] * a.groups;
+    let g = geometry(a, [xs[0], outputs, xs[1]], &out, &xs[2..], &ws[2..]);
+    let shape: Vec<usize> = [xs[0], outputs].into_iter().chain(out).collect();
+    let inputs: Vec<&Tensor> = [x, weight].into_iter().chain(bias).collect();
+    kernels::record(&inputs, &shape, |s| {
+        let y = kernels::conv_input(&s[0], &s[1], s.get(2).map(|b| &**b), &g);
+        let (x, w) = (s[0].clone(), s[1].clone());
+        let back = move |above: &[f32], need: &[bool]| {
+            let sums = || kernels::channel_sums(above, g.batch, g.inputs, g.size[0] * g.size[1]);
+            let dx = need[0].then(|| kernels::conv(above, &w, None, &g));
+            let dw = need[1].then(|| kernels::conv_weight(above, &x, &g));
+            vec![dx, dw, need.get(2).is_some_and(|n| *n).then(sums)]
+        };
+        (y, kernels::step(back))
+    })
+}
+
 pub(super) fn conv(c: &Call<'_>, a: &ConvAttrs) -> Result<Tensor> {
     let weight = c.need(Slot::Weight)?;
+    if let Some(y) = fused_conv(c.input(0)?, &weight, &c.weight(Slot::Bias)?, a)? {
+        return Ok(y);
+    }
     let bias = c.weight(Slot::Bias)?.map(|b| b.as_float()).transpose()?;
     let (x, padding) = even_padding(c.input(0)?, &a.padding)?;
     let (d, w) = (x.as_float()?, weight.as_float()?);
@@ -62,6 +157,9 @@ pub(super) fn conv(c: &Call<'_>, a: &ConvAttrs) -> Result<Tensor> {
 
 pub(super) fn conv_transpose(c: &Call<'_>, a: &ConvAttrs, output_padding: &[usize]) -> Result<Tensor> {
     let weight = c.need(Slot::Weight)?;
+    if let Some(y) = fused_transposed(c.input(0)?, &weight, &c.weight(Slot::Bias)?, a, output_padding)? {
+        return Ok(y);
+    }
     let bias = c.weight(Slot::Bias)?.map(|b| b.as_float()).transpose()?;
     let x = c.input(0)?;
     // Padding cuts the result: what is asymmetric is cut afterwards.

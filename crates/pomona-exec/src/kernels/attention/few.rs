@@ -1,0 +1,65 @@
+//! A few queries, as in decoding: keys are read once, in place.
+
+use rayon::prelude::*;
+
+use super::AttentionShape;
+use crate::kernels::math::{dot, exp, largest, sum, tanh};
+use crate::kernels::simd::simd;
+
+simd! {
+    /// One query of one head: `logits` is scratch for the visible keys. Gives the logarithm of the sum of exponentials.
+    fn one_query<S>(q: &[f32], k: &[f32], v: &[f32], strides: [usize; 2], logits: &mut [f32], out: &mut [f32], rule: [f32; 2]) -> f32 {
+        let [scale, softcap] = rule;
+        for (j, l) in logits.iter_mut().enumerate() {
+            let d = scale * dot::<S>(q, &k[j * strides[0]..j * strides[0] + q.len()]);
+            *l = if softcap > 0.0 { softcap * tanh::<S>(d / softcap) } else { d };
+        }
+        let max = largest(logits);
+        for l in logits.iter_mut() {
+            *l = exp::<S>(*l - max);
+        }
+        let total = sum(logits);
+        out.fill(0.0);
+        for (j, l) in logits.iter().enumerate() {
+            let v = &v[j * strides[1]..j * strides[1] + out.len()];
+            for (o, v) in out.iter_mut().zip(v) {
+                *o = S::mul_add(*l, *v, *o);
+            }
+        }
+        let scale = 1.0 / total;
+        for o in out.iter_mut() {
+            *o *= scale;
+        }
+        max + total.ln()
+    }
+}
+
+/// Writes `out` `[batch, queries, heads * dv]` and the logarithms of the sums, `[batch, heads, queries]`.
+pub(super) fn few(q: &[f32], k: &[f32], v: &[f32], s: AttentionShape, out: &mut [f32], lse: &mut [f32]) {
+    let (qw, kw, vw) = (s.heads * s.dk, s.kv_heads * s.dk, s.kv_heads * s.dv);
+    let group = s.heads / s.kv_heads;
+    let heads: Vec<(usize, &mut [f32])> = out.chunks_exact_mut(s.dv).enumerate().collect();
+    let found: Vec<(usize, f32)> = heads
+        .into_par_iter()
+        .map_init(Vec::new, |logits, (at, out)| {
+            let (row, h) = (at / s.heads, at % s.heads);
+            let (b, i) = (row / s.queries, row % s.queries);
+            let seen = s.visible(i);
+            logits.resize(seen.len(), 0.0);
+            let (kh, vh) = (h / group * s.dk, h / group * s.dv);
+            let total = one_query(
+                &q[row * qw + h * s.dk..row * qw + (h + 1) * s.dk],
+                &k[(b * s.keys + seen.start) * kw + kh..],
+                &v[(b * s.keys + seen.start) * vw + vh..],
+                [kw, vw],
+                logits,
+                out,
+                [s.scale, s.softcap],
+            );
+            ((b * s.heads + h) * s.queries + i, total)
+        })
+        .collect();
+    for (at, total) in found {
+        lse[at] = total;
+    }
+}

@@ -1,0 +1,84 @@
+//! How queries, keys and values are laid out for the products.
+
+use crate::kernels::gemm::{Matrix, Operand};
+use crate::kernels::simd::Simd;
+use crate::kernels::uninit;
+
+/// Rows of one head within a flat tensor: row `i` is `data[i * stride..][..width]`.
+#[derive(Clone, Copy)]
+pub(super) struct Rows<'a> {
+    pub data: &'a [f32],
+    pub stride: usize,
+    pub width: usize,
+    pub count: usize,
+}
+
+impl<'a> Rows<'a> {
+    pub(super) fn new(data: &'a [f32], first: usize, stride: usize, width: usize, count: usize) -> Self {
+        let end = if count == 0 { first } else { first + (count - 1) * stride + width };
+        Self { data: &data[first..end], stride, width, count }
+    }
+
+    /// Panels of `W` rows: `[rows / W][width][W]`, zeros beyond the last row.
+    #[inline(always)]
+    pub(super) fn by_rows<const W: usize>(&self) -> Vec<f32> {
+        let mut out = uninit(self.count.div_ceil(W) * W * self.width);
+        for (p, out) in out.chunks_exact_mut((W * self.width).max(1)).enumerate() {
+            self.panel::<W>(p * W, out);
+        }
+        out
+    }
+
+    /// One panel, from a row on.
+    #[inline(always)]
+    pub(super) fn panel<const W: usize>(&self, first: usize, out: &mut [f32]) {
+        let m = Matrix { data: self.data, lane_stride: self.stride, depth_stride: 1 };
+        m.pack::<W>(first, W.min(self.count - first), 0..self.width, out);
+    }
+
+    /// Panels of `W` channels: `[width / W][rows][W]`, zeros beyond the last channel.
+    #[inline(always)]
+    pub(super) fn by_channels<const W: usize>(&self, rows: std::ops::Range<usize>, out: &mut Vec<f32>) {
+        let m = Matrix { data: self.data, lane_stride: 1, depth_stride: self.stride };
+        let size = W * rows.len();
+        out.resize(self.width.div_ceil(W) * size, 0.0);
+        for (p, out) in out.chunks_exact_mut(size.max(1)).enumerate() {
+            m.pack::<W>(p * W, W.min(self.width - p * W), rows.clone(), out);
+        }
+    }
+}
+
+/// Adds a tile's first `rows` rows, each times `factor` of its lane, to rows of registers at `c`.
+///
+/// # Safety
+/// The processor has the set; `c` is good for `rows * NV * LANES` floats.
+#[inline(always)]
+pub(super) unsafe fn add_tile<S: Simd, const MR: usize, const NV: usize>(
+    acc: [[S::V; NV]; MR],
+    rows: usize,
+    c: *mut f32,
+) {
+    for (i, row) in acc.iter().enumerate().take(rows) {
+        for (v, x) in row.iter().enumerate() {
+            // SAFETY: the caller vouches for the set and for this many floats.
+            unsafe {
+                let c = c.add((i * NV + v) * S::LANES);
+                S::store(c, S::add(*x, S::load(c)));
+            }
+        }
+    }
+}
+
+/// Stores a tile's rows as rows of registers at `c`.
+///
+/// # Safety
+/// The processor has the set; `c` is good for `MR * NV * LANES` floats.
+#[inline(always)]
+pub(super) unsafe fn put_tile<S: Simd, const MR: usize, const NV: usize>(acc: [[S::V; NV]; MR], c: *mut f32) {
+    for (i, row) in acc.iter().enumerate() {
+        for (v, x) in row.iter().enumerate() {
+            // SAFETY: the caller vouches for the set and for this many floats.
+            unsafe { S::store(c.add((i * NV + v) * S::LANES), *x) };
+        }
+    }
+}

@@ -1,0 +1,116 @@
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use proptest::prelude::*;
+
+use super::super::simd::{Level, with};
+use super::super::tests::noise;
+use super::*;
+
+fn naive(a: &[f32], b: &[f32], m: usize, n: usize, k: usize) -> Vec<f32> {
+    let at =
+        |i: usize, j: usize| (0..k).map(|p| f64::from(a[i * k + p]) * f64::from(b[j * k + p])).sum::<f64>();
+    (0..m * n).map(|e| at(e / n, e % n) as f32).collect()
+}
+
+fn transposed(v: &[f32], rows: usize, width: usize) -> Vec<f32> {
+    (0..rows * width).map(|e| v[e % rows * width + e / rows]).collect()
+}
+
+/// All four orders of the factors, with a bias.
+fn products(m: usize, n: usize, k: usize) -> Vec<Vec<f32>> {
+    let (a, b) = (noise(1, m * k), noise(2, n * k));
+    let (at, bt) = (transposed(&a, m, k), transposed(&b, n, k));
+    let (row, column) = (noise(3, m), noise(4, n));
+    let mut out = Vec::new();
+    for (left, right) in [
+        (Matrix::rows(&a, k), Matrix::rows(&b, k)),
+        (Matrix::columns(&at, m), Matrix::rows(&b, k)),
+        (Matrix::rows(&a, k), Matrix::columns(&bt, n)),
+    ] {
+        for start in [Start::Zero, Start::Row(&row), Start::Column(&column), Start::Add] {
+            let mut c = vec![0.25; m * n];
+            Product {
+                rows: m,
+                columns: n,
+                depth: k,
+                a: &left,
+                b: &right,
+                row_stride: n,
+                column: |j| j,
+                start,
+            }
+            .run(&mut c);
+            out.push(c);
+        }
+    }
+    out
+}
+
+fn check(m: usize, n: usize, k: usize) {
+    let want = naive(&noise(1, m * k), &noise(2, n * k), m, n, k);
+    let (row, column) = (noise(3, m), noise(4, n));
+    for level in Level::all() {
+        let one = with(level, 1, || products(m, n, k));
+        let three = with(level, 3, || products(m, n, k));
+        // To the bit: neither threads nor runs change the order of sums.
+        assert_eq!(one, three, "{level:?} {m} {n} {k}");
+        for (v, c) in one.iter().enumerate() {
+            for (e, x) in c.iter().enumerate() {
+                let start = [0.0, row[e / n], column[e % n], 0.25][v % 4];
+                let gap = (x - want[e] - start).abs();
+                assert!(gap <= 2e-6 * (k as f32).sqrt() + 1e-6, "{level:?} {m}x{n}x{k} variant {v}: {gap}");
+            }
+        }
+    }
+}
+
+#[test]
+fn blocks_and_shares_meet() {
+    for (m, n, k) in
+        [(1, 1, 1), (6, 16, 8), (7, 17, 257), (150, 300, 40), (300, 33, 520), (0, 3, 2), (3, 0, 2), (3, 2, 0)]
+    {
+        check(m, n, k);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+    #[test]
+    fn products_equal_their_definition(m in 1_usize..40, n in 1_usize..70, k in 1_usize..60) {
+        check(m, n, k);
+    }
+}
+
+/// Printed by `cargo test --release --workspace --lib gemm_speed -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn gemm_speed() {
+    for (m, n, k) in [(1024, 1024, 1024), (1024, 288, 288), (1024, 4096, 288), (320, 4096, 2880)] {
+        let (a, b) = (noise(1, m * k), noise(2, n * k));
+        let (a, b) = (Matrix::rows(&a, k), Matrix::rows(&b, k));
+        for threads in [1, 2] {
+            let best = with(Level::all()[0], threads, || {
+                (0..9)
+                    .map(|_| {
+                        let mut c = uninit(m * n);
+                        let t = std::time::Instant::now();
+                        let start = Start::Zero;
+                        Product {
+                            rows: m,
+                            columns: n,
+                            depth: k,
+                            a: &a,
+                            b: &b,
+                            row_stride: n,
+                            column: |j| j,
+                            start,
+                        }
+                        .run(&mut c);
+                        t.elapsed().as_secs_f64()
+                    })
+                    .fold(f64::INFINITY, f64::min)
+            });
+            eprintln!("{m}x{n}x{k} {threads} threads: {:.1} GFLOPS", 2e-9 * (m * n * k) as f64 / best);
+        }
+    }
+}

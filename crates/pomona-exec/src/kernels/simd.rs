@@ -1,0 +1,278 @@
+//! Instruction sets, chosen at run time: one generic body is compiled for each of them.
+
+/// A set of vector instructions. Bodies that are generic over it are inlined into functions that enable it.
+///
+/// Loops over slices vectorise by themselves once [`Simd::mul_add`] is a single instruction; `V` is for code that must
+/// keep its values in registers.
+pub(crate) trait Simd: Copy {
+    /// A register of floats.
+    type V: Copy;
+    /// Floats in a register.
+    const LANES: usize;
+
+    /// `a * b + c`, fused where the set can.
+    fn mul_add(a: f32, b: f32, c: f32) -> f32;
+    /// All lanes zero.
+    ///
+    /// # Safety
+    /// The processor has the set.
+    unsafe fn zero() -> Self::V;
+    /// All lanes `x`.
+    ///
+    /// # Safety
+    /// The processor has the set.
+    unsafe fn splat(x: f32) -> Self::V;
+    /// `LANES` floats.
+    ///
+    /// # Safety
+    /// The processor has the set; `p` is good for that many reads.
+    unsafe fn load(p: *const f32) -> Self::V;
+    /// Stores all lanes.
+    ///
+    /// # Safety
+    /// The processor has the set; `p` is good for `LANES` writes.
+    unsafe fn store(p: *mut f32, v: Self::V);
+    /// `a + b`.
+    ///
+    /// # Safety
+    /// The processor has the set.
+    unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
+    /// `a * b + c`.
+    ///
+    /// # Safety
+    /// The processor has the set.
+    unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+}
+
+/// What every processor has. On 64-bit ARM that is NEON, with fused products.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Portable;
+
+impl Simd for Portable {
+    type V = [f32; 4];
+    const LANES: usize = 4;
+
+    #[inline(always)]
+    fn mul_add(a: f32, b: f32, c: f32) -> f32 {
+        // Without the instruction `mul_add` is a call into the C library.
+        if cfg!(any(target_arch = "aarch64", target_feature = "fma")) { a.mul_add(b, c) } else { a * b + c }
+    }
+    #[inline(always)]
+    unsafe fn zero() -> [f32; 4] {
+        [0.0; 4]
+    }
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> [f32; 4] {
+        [x; 4]
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> [f32; 4] {
+        // SAFETY: the caller vouches for four floats at `p`.
+        unsafe { p.cast::<[f32; 4]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, v: [f32; 4]) {
+        // SAFETY: the caller vouches for four floats at `p`.
+        unsafe { p.cast::<[f32; 4]>().write_unaligned(v) }
+    }
+    #[inline(always)]
+    unsafe fn add(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        std::array::from_fn(|i| a[i] + b[i])
+    }
+    #[inline(always)]
+    unsafe fn fma(a: [f32; 4], b: [f32; 4], c: [f32; 4]) -> [f32; 4] {
+        std::array::from_fn(|i| Self::mul_add(a[i], b[i], c[i]))
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use x86::{Avx2, Avx512};
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::Simd;
+
+    /// Eight lanes with fused products: Haswell (2013), Zen (2017) and later.
+    #[derive(Clone, Copy, Debug)]
+    pub(crate) struct Avx2;
+
+    /// Sixteen lanes: Skylake-SP (2017), Zen 4 (2022) and later.
+    #[derive(Clone, Copy, Debug)]
+    pub(crate) struct Avx512;
+
+    macro_rules! registers {
+        ($set:ident, $v:ty, $lanes:literal, $zero:ident, $splat:ident, $load:ident, $store:ident, $add:ident, $fma:ident) => {
+            impl Simd for $set {
+                type V = $v;
+                const LANES: usize = $lanes;
+
+                #[inline(always)]
+                fn mul_add(a: f32, b: f32, c: f32) -> f32 {
+                    a.mul_add(b, c)
+                }
+                #[inline(always)]
+                unsafe fn zero() -> $v {
+                    // SAFETY: the caller vouches for the set.
+                    unsafe { $zero() }
+                }
+                #[inline(always)]
+                unsafe fn splat(x: f32) -> $v {
+                    // SAFETY: the caller vouches for the set.
+                    unsafe { $splat(x) }
+                }
+                #[inline(always)]
+                unsafe fn load(p: *const f32) -> $v {
+                    // SAFETY: the caller vouches for the set and the memory.
+                    unsafe { $load(p) }
+                }
+                #[inline(always)]
+                unsafe fn store(p: *mut f32, v: $v) {
+                    // SAFETY: the caller vouches for the set and the memory.
+                    unsafe { $store(p, v) }
+                }
+                #[inline(always)]
+                unsafe fn add(a: $v, b: $v) -> $v {
+                    // SAFETY: the caller vouches for the set.
+                    unsafe { $add(a, b) }
+                }
+                #[inline(always)]
+                unsafe fn fma(a: $v, b: $v, c: $v) -> $v {
+                    // SAFETY: the caller vouches for the set.
+                    unsafe { $fma(a, b, c) }
+                }
+            }
+        };
+    }
+
+    registers!(
+        Avx2,
+        __m256,
+        8,
+        _mm256_setzero_ps,
+        _mm256_set1_ps,
+        _mm256_loadu_ps,
+        _mm256_storeu_ps,
+        _mm256_add_ps,
+        _mm256_fmadd_ps
+    );
+    registers!(
+        Avx512,
+        __m512,
+        16,
+        _mm512_setzero_ps,
+        _mm512_set1_ps,
+        _mm512_loadu_ps,
+        _mm512_storeu_ps,
+        _mm512_add_ps,
+        _mm512_fmadd_ps
+    );
+}
+
+/// The sets that there is code for, the widest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Level {
+    /// AVX-512 F, VL, BW and DQ.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    /// AVX2 and FMA.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// What the target always has.
+    Portable,
+}
+
+impl Level {
+    /// The sets of this processor, the widest first.
+    pub(crate) fn all() -> Vec<Level> {
+        #[allow(unused_mut, reason = "only x86 adds to it")]
+        let mut out = vec![Level::Portable];
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                out.insert(0, Level::Avx2);
+            }
+            if is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && out[0] == Level::Avx2
+            {
+                out.insert(0, Level::Avx512);
+            }
+        }
+        out
+    }
+}
+
+/// The set that kernels run with on this thread.
+#[cfg(not(test))]
+pub(crate) fn level() -> Level {
+    static WIDEST: std::sync::OnceLock<Level> = std::sync::OnceLock::new();
+    *WIDEST.get_or_init(|| Level::all()[0])
+}
+
+#[cfg(test)]
+pub(crate) use forced::{level, with};
+
+/// Defines a function whose body, generic over a [`Simd`], is compiled for each set and chosen at run time.
+macro_rules! simd {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident<$s:ident>($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
+        $(#[$meta])*
+        #[allow(clippy::too_many_arguments, reason = "a loop over slices takes what it reads")]
+        $vis fn $name($($arg: $ty),*) $(-> $ret)? {
+            #[inline(always)]
+            #[allow(clippy::too_many_arguments, reason = "a loop over slices takes what it reads")]
+            fn body<$s: $crate::kernels::simd::Simd>($($arg: $ty),*) $(-> $ret)? $body
+            match $crate::kernels::simd::level() {
+                #[cfg(target_arch = "x86_64")]
+                $crate::kernels::simd::Level::Avx512 => {
+                    #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
+                    #[allow(clippy::too_many_arguments, reason = "as the body")]
+                    fn run($($arg: $ty),*) $(-> $ret)? { body::<$crate::kernels::simd::Avx512>($($arg),*) }
+                    // SAFETY: `level` found the set on this processor.
+                    unsafe { run($($arg),*) }
+                }
+                #[cfg(target_arch = "x86_64")]
+                $crate::kernels::simd::Level::Avx2 => {
+                    #[target_feature(enable = "avx2,fma")]
+                    #[allow(clippy::too_many_arguments, reason = "as the body")]
+                    fn run($($arg: $ty),*) $(-> $ret)? { body::<$crate::kernels::simd::Avx2>($($arg),*) }
+                    // SAFETY: `level` found the set on this processor.
+                    unsafe { run($($arg),*) }
+                }
+                $crate::kernels::simd::Level::Portable => body::<$crate::kernels::simd::Portable>($($arg),*),
+            }
+        }
+    };
+}
+pub(crate) use simd;
+
+/// Tests run the same kernel with each set and each number of threads.
+#[cfg(test)]
+mod forced {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use std::cell::Cell;
+
+    use super::Level;
+
+    thread_local! {
+        static FORCED: Cell<Option<Level>> = const { Cell::new(None) };
+    }
+
+    pub(crate) fn level() -> Level {
+        FORCED.get().unwrap_or_else(|| Level::all()[0])
+    }
+
+    /// Runs `f` with a set on a pool of `threads`.
+    pub(crate) fn with<R: Send>(level: Level, threads: usize, f: impl FnOnce() -> R + Send) -> R {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .start_handler(move |_| FORCED.set(Some(level)))
+            .build()
+            .unwrap();
+        pool.install(f)
+    }
+}

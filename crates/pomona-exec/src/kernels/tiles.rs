@@ -1,0 +1,42 @@
+//! The tile of a product that fits each instruction set's registers, for code that is written around it.
+
+/// Calls a function that is generic over a set and its tile (`S`, rows `MR`, registers a row `NV`, columns `NR`) from one
+/// that enables the set.
+macro_rules! in_tile {
+    ($name:ident($($arg:expr),* $(,)?)) => {
+        match $crate::kernels::simd::level() {
+            #[cfg(target_arch = "x86_64")]
+            $crate::kernels::simd::Level::Avx512 => {
+                #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
+                fn run<R>(f: impl FnOnce() -> R) -> R {
+                    f()
+                }
+                // SAFETY: `level` found the set on this processor.
+                unsafe { run(#[inline(always)] || $name::<$crate::kernels::simd::Avx512, 12, 2, 32>($($arg),*)) }
+            }
+            #[cfg(target_arch = "x86_64")]
+            $crate::kernels::simd::Level::Avx2 => {
+                #[target_feature(enable = "avx2,fma")]
+                fn run<R>(f: impl FnOnce() -> R) -> R {
+                    f()
+                }
+                // SAFETY: `level` found the set on this processor.
+                unsafe { run(#[inline(always)] || $name::<$crate::kernels::simd::Avx2, 6, 2, 16>($($arg),*)) }
+            }
+            $crate::kernels::simd::Level::Portable => $name::<$crate::kernels::simd::Portable, 4, 2, 8>($($arg),*),
+        }
+    };
+}
+pub(crate) use in_tile;
+
+use super::simd::Simd;
+
+/// Rows and columns of the tile of the set in use.
+pub(crate) fn tile_size() -> (usize, usize) {
+    #[inline(always)]
+    fn sizes<S: Simd, const MR: usize, const NV: usize, const NR: usize>() -> (usize, usize) {
+        debug_assert_eq!(NR, NV * S::LANES);
+        (MR, NR)
+    }
+    in_tile!(sizes())
+}
