@@ -1,5 +1,6 @@
 //! Races between Pomona and its peers: our side and the peer's in one sitting, interleaved, medians, ratio, peak memory.
 
+mod against_torch;
 mod axis_groups;
 mod child;
 mod depth_apply;
@@ -29,6 +30,11 @@ enum Race {
     ScoreBlocks(score_blocks::Args),
     /// Coupled axis groups and a plan that takes half of each, against Torch-Pruning
     AxisGroups(axis_groups::Args),
+    /// Operations, forward and with gradients, and whole nets against PyTorch
+    AgainstTorch(against_torch::Args),
+    /// Our side of `against-torch`
+    #[command(hide = true)]
+    AgainstTorchSide,
     /// Last logits and greedy tokens for prompts given as ids, for comparison with other run times
     Outputs(outputs::Args),
     /// All outputs of any model for given inputs, for comparison with other run times
@@ -43,6 +49,11 @@ fn main() -> ExitCode {
     let result = match &cli.race {
         Race::ScoreBlocks(a) => score_blocks::run(a),
         Race::AxisGroups(a) => axis_groups::run(a),
+        Race::AgainstTorch(a) => against_torch::run(a),
+        Race::AgainstTorchSide => match against_torch::side::serve() {
+            Ok(()) => return ExitCode::SUCCESS,
+            Err(e) => Err(e),
+        },
         Race::Outputs(a) => outputs::run(a),
         Race::Run(a) => run::run(a),
         Race::DepthApply(a) => depth_apply::run(a),
