@@ -202,7 +202,8 @@ fn case(name: &str) -> Result<Case> {
 /// Weights of noise, as large as layers of their width are.
 pub fn weights(graph: &Graph) -> Result<Loaded> {
     let mut loaded = Loaded::default();
-    for (id, def) in graph.tensor_ids() {
+    for (i, def) in graph.tensors.iter().enumerate() {
+        let id = TensorId(i as u32);
         let fan: usize = def.shape[1..].iter().product();
         let one = def.shape.len() == 1 && !def.name.contains("bias");
         let t = noise(u64::from(id.0) + 7, &def.shape, 1.7 / (fan as f32).sqrt())?;

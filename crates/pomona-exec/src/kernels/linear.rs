@@ -5,20 +5,45 @@ use rayon::prelude::*;
 use super::gemm::{Matrix, Product, Start};
 use super::math::dot;
 use super::simd::simd;
-use super::uninit;
+use super::{Shared, uninit};
 
 /// Rows up to which the weight is read once from memory for all of them, as in decoding.
 const FEW_ROWS: usize = 4;
 
 simd! {
-    /// For `out` rows of the weight: products with each row of `x`, `[rows][out]` into `y`.
-    fn dots<S>(x: &[f32], weight: &[f32], width: usize, y: &mut [f32], stride: usize) {
-        for (r, x) in x.chunks_exact(width).enumerate() {
-            for (o, w) in weight.chunks_exact(width).enumerate() {
-                y[r * stride + o] = dot::<S>(x, w);
-            }
+    /// Products of one row with rows of the weight.
+    fn dots<S>(x: &[f32], weight: &[f32], y: &mut [f32]) {
+        for (y, w) in y.iter_mut().zip(weight.chunks_exact(x.len())) {
+            *y = dot::<S>(x, w);
         }
     }
+}
+
+/// `x @ weight.T + bias` for a few rows, each weight read from memory once for all of them.
+pub(super) fn few_rows(
+    x: &[f32],
+    weight: &[f32],
+    bias: Option<&[f32]>,
+    rows: usize,
+    width: usize,
+    y: &mut [f32],
+) {
+    /// Outputs of a task.
+    const OUTPUTS: usize = 64;
+    let out = weight.len().checked_div(width).unwrap_or(0);
+    let shared = Shared::new(y);
+    assert!(shared.len() >= rows * out, "a result for every row and output");
+    weight.par_chunks((OUTPUTS * width).max(1)).enumerate().for_each(|(t, w)| {
+        let n = w.len() / width;
+        for (r, x) in x.chunks_exact(width).take(rows).enumerate() {
+            // SAFETY: within the result, and these outputs of the row are this task's alone.
+            let y = unsafe { shared.part(r * out + t * OUTPUTS, n) };
+            dots(x, w, y);
+            if let Some(bias) = bias {
+                y.iter_mut().zip(&bias[t * OUTPUTS..]).for_each(|(y, b)| *y += b);
+            }
+        }
+    });
 }
 
 /// `x @ weight.T + bias` for `x` `[rows, width]`.
@@ -27,33 +52,12 @@ pub(crate) fn linear(x: &[f32], weight: &[f32], bias: Option<&[f32]>, rows: usiz
     let start = bias.map_or(Start::Zero, Start::Column);
     let mut y = uninit(rows * out);
     if (1..=FEW_ROWS).contains(&rows) && width > 0 {
-        // A task takes some outputs of all rows: their weights are read from memory once.
-        let size = 64;
-        let parts: Vec<Vec<f32>> = weight
-            .par_chunks(size * width)
-            .map(|w| {
-                let n = w.len() / width;
-                let mut part = vec![0.0; rows * n];
-                dots(x, w, width, &mut part, n);
-                part
-            })
-            .collect();
-        for (o, part) in parts.iter().enumerate() {
-            let n = part.len() / rows;
-            for r in 0..rows {
-                y[r * out + o * size..][..n].copy_from_slice(&part[r * n..][..n]);
-            }
-        }
-        if let Some(bias) = bias {
-            for y in y.chunks_exact_mut(out.max(1)) {
-                y.iter_mut().zip(bias).for_each(|(y, b)| *y += b);
-            }
-        }
+        few_rows(x, weight, bias, rows, width, &mut y);
         return y;
     }
     let (a, b) = (Matrix::rows(x, width), Matrix::rows(weight, width));
-    let (rows, columns, depth) = (rows, out, width);
-    Product { rows, columns, depth, a: &a, b: &b, row_stride: out, column: |j| j, start }.run(&mut y);
+    Product { rows, columns: out, depth: width, a: &a, b: &b, row_stride: out, column: |j| j, start }
+        .run(&mut y);
     y
 }
 

@@ -143,6 +143,7 @@ pub(crate) fn record(
         2 => record_n::<2>(tensors, shape, forward),
         3 => record_n::<3>(tensors, shape, forward),
         4 => record_n::<4>(tensors, shape, forward),
+        5 => record_n::<5>(tensors, shape, forward),
         _ => None,
     };
     Ok(out.map(|t| {

@@ -18,12 +18,7 @@ pub(super) fn linear(c: &Call<'_>) -> Result<Tensor> {
     let (out, width) = (weight.shape()[0], weight.shape()[1]);
     let rows = x.elements() / width.max(1);
     let flat = x.reshape(&[rows, width])?;
-    let inputs: Vec<&Tensor> = [&flat, &weight].into_iter().chain(&bias).collect();
-    let fused = kernels::record(&inputs, &[rows, out], |s| {
-        let y = kernels::linear(&s[0], &s[1], s.get(2).map(|b| &**b), rows, width);
-        let (x, w) = (s[0].clone(), s[1].clone());
-        (y, kernels::step(move |above, need| kernels::linear_back(&x, &w, above, (rows, width, out), need)))
-    })?;
+    let fused = product(&flat, &weight, &bias)?;
     let mut y = match fused {
         Some(y) => y,
         None => {
@@ -42,6 +37,22 @@ pub(super) fn linear(c: &Call<'_>) -> Result<Tensor> {
         y = y.add(&low_rank)?;
     }
     y.reshape(&shape)
+}
+
+/// `x @ weight.T + bias` on the CPU, over the last axis.
+pub(super) fn product(x: &Tensor, weight: &Tensor, bias: &Option<Tensor>) -> Result<Option<Tensor>> {
+    let (out, width) = (weight.shape()[0], weight.shape()[1]);
+    let rows = x.elements() / width.max(1);
+    let mut shape = x.shape().to_vec();
+    if let Some(last) = shape.last_mut() {
+        *last = out;
+    }
+    let inputs: Vec<&Tensor> = [x, weight].into_iter().chain(bias).collect();
+    kernels::record(&inputs, &shape, |s| {
+        let y = kernels::linear(&s[0], &s[1], s.get(2).map(|b| &**b), rows, width);
+        let (x, w) = (s[0].clone(), s[1].clone());
+        (y, kernels::step(move |above, need| kernels::linear_back(&x, &w, above, (rows, width, out), need)))
+    })
 }
 
 pub(super) fn embedding(c: &Call<'_>) -> Result<Tensor> {

@@ -6,9 +6,10 @@ use pomona_graph::{Direction, RecurrentCell, Slot};
 use super::Call;
 use crate::burn_types::{ActivationOps, B, D, FloatTensorOps};
 use crate::error::Result;
+use crate::kernels::{self, Cell, Sequence};
 use crate::tensor::Tensor;
 
-struct Cell {
+struct Unfused {
     kind: RecurrentCell,
     hidden: usize,
     reset_after: bool,
@@ -21,7 +22,7 @@ fn gate(t: &D, k: usize, hidden: usize) -> D {
     super::layout::strided(t.clone(), 2, 1, k * hidden, (k + 1) * hidden, 1)
 }
 
-impl Cell {
+impl Unfused {
     fn hidden_product(&self, h: D) -> D {
         let product = B::float_matmul(h, self.hh.clone());
         match &self.bias_hh {
@@ -60,6 +61,41 @@ impl Cell {
     }
 }
 
+/// One direction on the CPU: the values, the last hidden and the last cell state. None where there is no kernel for it.
+#[allow(clippy::type_complexity, reason = "named by the line above")]
+fn fused(
+    call: &Call<'_>,
+    (ih, hh, bias_ih, bias_hh): (Slot, Slot, Slot, Slot),
+    (kind, hidden, reset_after): (RecurrentCell, usize, bool),
+    d: usize,
+    reverse: bool,
+) -> Result<Option<(Tensor, Tensor, Option<Tensor>)>> {
+    let cell = match kind {
+        RecurrentCell::Lstm => Cell::Lstm,
+        RecurrentCell::Gru if reset_after => Cell::Gru,
+        RecurrentCell::Gru => return Ok(None),
+    };
+    let x = call.input(0)?;
+    let (batch, steps) = (x.shape()[0], x.shape()[1]);
+    let Some(products) = super::linear::product(x, &call.need(ih)?, &call.weight(bias_ih)?)? else {
+        return Ok(None);
+    };
+    let states = if cell == Cell::Lstm { 2 } else { 1 };
+    let states = (1..=states).map(|i| call.input(i)?.slice(1, d * hidden..(d + 1) * hidden));
+    let states = states.collect::<Result<Vec<Tensor>>>()?;
+    let (weight, bias) = (call.need(hh)?, call.weight(bias_hh)?);
+    let s = Sequence { cell, batch, steps, hidden, reverse, bias: bias.is_some() };
+    let inputs: Vec<&Tensor> = [&products].into_iter().chain(&states).chain([&weight]).chain(&bias).collect();
+    let Some(all) = kernels::record(&inputs, &[batch, s.rows(), hidden], |t| kernels::recurrent(t, s))?
+    else {
+        return Ok(None);
+    };
+    let row = |i: usize| all.slice(1, i..i + 1)?.reshape(&[batch, hidden]);
+    let h = row(if reverse { 0 } else { steps - 1 })?;
+    let c = if cell == Cell::Lstm { Some(row(steps)?) } else { None };
+    Ok(Some((if cell == Cell::Lstm { all.slice(1, 0..steps)? } else { all.clone() }, h, c)))
+}
+
 pub(super) fn recurrent(
     call: &Call<'_>,
     kind: RecurrentCell,
@@ -81,6 +117,15 @@ pub(super) fn recurrent(
     let gates = if kind == RecurrentCell::Lstm { 4 } else { 3 };
     let (mut outputs, mut last_h, mut last_c) = (Vec::new(), Vec::new(), Vec::new());
     for (d, ((ih, hh, bias_ih, bias_hh), reverse)) in runs.into_iter().enumerate() {
+        if steps > 0
+            && let Some((y, h, c)) =
+                fused(call, (ih, hh, bias_ih, bias_hh), (kind, hidden, reset_after), d, reverse)?
+        {
+            outputs.push(y);
+            last_h.push(h);
+            last_c.extend(c);
+            continue;
+        }
         let row = |b: Option<Tensor>| -> Result<Option<D>> {
             b.map(|b| Ok(B::float_reshape(b.as_float()?, Shape::from(vec![1, gates * hidden])))).transpose()
         };
@@ -97,7 +142,7 @@ pub(super) fn recurrent(
             |i: usize| -> Result<D> { call.input(i)?.slice(1, d * hidden..(d + 1) * hidden)?.as_float() };
         let mut h = state(1)?;
         let mut c = if kind == RecurrentCell::Lstm { Some(state(2)?) } else { None };
-        let cell = Cell { kind, hidden, reset_after, hh, bias_hh };
+        let cell = Unfused { kind, hidden, reset_after, hh, bias_hh };
         let mut made = Vec::with_capacity(steps);
         for s in 0..steps {
             let t = if reverse { steps - 1 - s } else { s };
