@@ -6,6 +6,7 @@ use pomona_graph::{ResizeCoordinates, ResizeMode};
 use super::Call;
 use crate::burn_types::{B, FloatTensorOps};
 use crate::error::Result;
+use crate::kernels;
 use crate::tensor::Tensor;
 
 pub(super) fn resize(
@@ -25,6 +26,18 @@ pub(super) fn resize(
             return Err(c.fault(format!("resamples {from} elements to {to}")));
         }
         let rows: Vec<Vec<(usize, f32)>> = (0..to).map(|i| taps(mode, coordinates, i, from, to)).collect();
+        let mut shape = x.shape().to_vec();
+        let inner = shape[axis + 1..].iter().product();
+        shape[axis] = to;
+        let fused = kernels::record(&[&x], &shape, |s| {
+            let back = kernels::turned(&rows, from);
+            let y = kernels::resample(&s[0], from, inner, &rows);
+            (y, kernels::step(move |above, _| vec![Some(kernels::resample(above, to, inner, &back))]))
+        })?;
+        if let Some(y) = fused {
+            x = y;
+            continue;
+        }
         if rows.iter().all(|r| r.len() == 1) {
             let index: Vec<i64> = rows.iter().map(|r| r[0].0 as i64).collect();
             let index = Tensor::from_i64(index, &[to], x.device())?;
