@@ -501,7 +501,7 @@ fn shares_round_to_the_nearest_and_to_multiples() {
     let p = planned(&net.graph, &s, Choice::Ratios(&list, None), LadderOptions::default());
     // Of the joint projection's 36 rows, two of four in each head of queries and of keys go.
     assert_eq!(kept(&p), [24]);
-    assert_eq!(p.removed, ["blocks.0.attn.qkv.weight:0 6 of 12"]);
+    assert_eq!(p.removed, ["blocks.0.attn.qk 6 of 12"]);
 }
 
 #[test]

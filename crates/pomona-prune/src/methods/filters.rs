@@ -441,7 +441,12 @@ pub(crate) fn finish(
 pub(crate) fn removed_lines(ladder: &Ladder, heights: &[usize]) -> Vec<String> {
     let line = |(g, kept): (usize, Vec<u32>)| {
         let group = &ladder.groups[g];
-        format!("{} {} of {}", group.name, group.len - kept.len(), group.len)
+        // Where projections are joint, the tensor's name does not say which part.
+        let name = match group.kind {
+            ChannelKind::QueryKey | ChannelKind::Value => &group.label,
+            _ => &group.name,
+        };
+        format!("{name} {} of {}", group.len - kept.len(), group.len)
     };
     ladder.kept(heights).into_iter().map(line).collect()
 }
