@@ -5,7 +5,8 @@
 //                                 [--kv F32|F16] [--speed 3] [--tokenize LINES.json]
 // DIR holds node_modules with node-llama-cpp and @node-llama-cpp/linux-x64 3.22.1.
 // --prompts: {"prompts": [{"ids": [..]}]}. Ids go in verbatim: no BOS, no chat wrapper; greedy, no penalties, and an
-// end token does not stop the generation. --speed N: medians of N prefills of 512 tokens and N runs of 64 new tokens.
+// end token does not stop the generation. --speed N: medians of N prefills of 512 tokens (--speed-prompt) and N runs of
+// 64 new tokens after 16 (--speed-new); the first of each only warms up.
 // --tokenize: a JSON list of strings; special tokens in the text are recognised.
 // Prints one JSON document on stdout.
 import fs from "node:fs";
@@ -22,6 +23,8 @@ const {values: args} = parseArgs({
         threads: {type: "string", default: "2"},
         kv: {type: "string", default: "F32"},
         speed: {type: "string", default: "0"},
+        "speed-prompt": {type: "string", default: "512"},
+        "speed-new": {type: "string", default: "64"},
         tokenize: {type: "string"}
     }
 });
@@ -29,7 +32,8 @@ if (!args.modules || !args.model) {
     console.error("usage: llama_cpp_check.mjs --modules DIR --model FILE.gguf [--prompts FILE.json] ...");
     process.exit(2);
 }
-const PREFILL_TOKENS = 512;
+const prefillTokens = Number(args["speed-prompt"]);
+const speedTokens = Number(args["speed-new"]);
 const newTokens = Number(args.new);
 const threads = Number(args.threads);
 const entry = path.resolve(args.modules, "node_modules/node-llama-cpp/dist/index.js");
@@ -48,19 +52,19 @@ async function continuation(sequence, ids, count, onFirst = () => {}) {
 }
 
 async function measureSpeed(sequence, vocabulary, runs) {
-    const ids = Array.from({length: PREFILL_TOKENS}, (_, i) => (i * 7919 + 1000) % vocabulary);
+    const ids = Array.from({length: prefillTokens}, (_, i) => (i * 7919 + 1000) % vocabulary);
     const prefill = [];
     const decode = [];
-    for (let run = 0; run < runs; run++) {
+    for (let run = 0; run <= runs; run++) {
         await sequence.clearHistory();
         let start = process.hrtime.bigint();
         await sequence.evaluateWithoutGeneratingNewTokens(ids);
-        prefill.push(PREFILL_TOKENS / seconds(start));
+        prefill.push(prefillTokens / seconds(start));
         await sequence.clearHistory();
-        const generated = await continuation(sequence, ids.slice(0, 16), 65, () => { start = process.hrtime.bigint(); });
+        const generated = await continuation(sequence, ids.slice(0, 16), speedTokens + 1, () => { start = process.hrtime.bigint(); });
         decode.push((generated.length - 1) / seconds(start));
     }
-    return {prefill_tokens_per_s: median(prefill), decode_tokens_per_s: median(decode)};
+    return {prefill_tokens_per_s: median(prefill.slice(1)), decode_tokens_per_s: median(decode.slice(1))};
 }
 
 // One thread pool of its own: the number of threads is a hint otherwise.
@@ -75,7 +79,7 @@ if (args.tokenize) {
 }
 if (args.prompts || Number(args.speed) > 0) {
     const context = await model.createContext({
-        contextSize: 1024,
+        contextSize: Math.max(1024, prefillTokens + speedTokens + 16),
         batchSize: 512,
         threads: {ideal: threads, min: threads},
         flashAttention: args.kv === "F16" ? "auto" : false,

@@ -4,6 +4,7 @@ mod against_torch;
 mod axis_groups;
 mod child;
 mod depth_apply;
+mod generation;
 mod outputs;
 mod run;
 mod score_blocks;
@@ -41,6 +42,8 @@ enum Race {
     Run(run::Args),
     /// Blocks out of a large checkpoint: `pomona apply` against `cp` of the written bytes and against mergekit
     DepthApply(depth_apply::Args),
+    /// Prefill and decoding of a language model, against llama.cpp
+    Generation(generation::Args),
 }
 
 fn main() -> ExitCode {
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Race::Outputs(a) => outputs::run(a),
         Race::Run(a) => run::run(a),
         Race::DepthApply(a) => depth_apply::run(a),
+        Race::Generation(a) => generation::run(a),
     };
     let printed = result.and_then(|document| {
         let text = if cli.json { serde_json::to_string_pretty(&document)? } else { lines(&document) };

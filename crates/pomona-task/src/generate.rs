@@ -2,14 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use pomona_exec::{Device, Options, Tensor, step};
-use pomona_graph::Graph;
+use pomona_exec::{Device, Tensor};
+use pomona_graph::{Graph, ValueId};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::data::Windows;
 use crate::error::{Result, TaskError};
 use crate::language::{empty_states, token_feeds};
+use crate::likelihood::{Head, Language};
 use crate::objective::Weights;
 
 /// How the next token is chosen.
@@ -60,6 +61,11 @@ impl Generated {
         let tokens: usize = self.ids.iter().map(|s| s.len().saturating_sub(1)).sum();
         tokens as f64 / self.decode.as_secs_f64().max(1e-9)
     }
+
+    /// Tokens of the prompts a second, over all sequences.
+    pub fn prompt_tokens_per_second(&self) -> f64 {
+        self.prompt_tokens as f64 / self.prefill.as_secs_f64().max(1e-9)
+    }
 }
 
 /// Continues prompts of one length. `each` sees every new token of the first sequence as it is made.
@@ -76,6 +82,10 @@ pub fn generate(
         return Err(TaskError::Unfit("prompts of one length of at least one token are needed".to_owned()));
     }
     let mut rng = ChaCha8Rng::seed_from_u64(decoding.seed);
+    let language = Language { graph, weights, device };
+    let head = Head::of(graph)?;
+    let wanted: Vec<ValueId> =
+        std::iter::once(head.input).chain(graph.states.iter().map(|s| s.output)).collect();
     let mut states = empty_states(graph, prompts.len(), device)?;
     let mut made = Generated { ids: vec![Vec::new(); prompts.len()], ..Generated::default() };
     made.prompt_tokens = length * prompts.len();
@@ -85,11 +95,17 @@ pub fn generate(
     for round in 0..decoding.new_tokens {
         let began = Instant::now();
         let slices: Vec<&[u32]> = next.iter().map(Vec::as_slice).collect();
-        let inputs = token_feeds(graph, &slices, position, device)?;
-        position += next[0].len();
-        let logits = step(graph, weights, &inputs, &mut states, "logits", &Options::default())?;
-        weights.release();
-        let chosen = choose_rows(&logits, decoding.choice, &mut rng)?;
+        let mut feeds = token_feeds(graph, &slices, position, device)?;
+        feeds.extend(states);
+        let tokens = next[0].len();
+        position += tokens;
+        let mut found = language.run(&feeds, &wanted)?.into_iter();
+        drop(feeds);
+        // Only the last position of a prompt is continued: the vocabulary-wide layer sees no other.
+        let stream = found.next().map(|s| s.slice(1, tokens - 1..tokens)).transpose()?;
+        let stream = stream.ok_or_else(|| TaskError::Unfit("a run gave nothing".to_owned()))?;
+        states = graph.states.iter().map(|s| s.input).zip(found).collect();
+        let chosen = choose_rows(&head.of_stream(language, stream)?, decoding.choice, &mut rng)?;
         let spent = began.elapsed();
         if round == 0 {
             made.prefill += spent

@@ -52,4 +52,9 @@ pub trait Objective: Sync {
 pub trait Weights: WeightProvider + Sync {
     /// Frees what [`WeightProvider::get`] has widened, where the provider keeps less than everything.
     fn release(&self);
+
+    /// Whether [`Weights::release`] frees nothing: there is no use in running a graph in parts then.
+    fn kept(&self) -> bool {
+        false
+    }
 }

@@ -11,7 +11,7 @@ use crate::objective::Weights;
 /// Elements of weights between two points at which a run lets go of them.
 const SEGMENT: u64 = 16 << 20;
 
-/// [`evaluate`] with [`Weights::release`] after each 16 Mi elements of weights, which frees them where they are streamed.
+/// [`evaluate`], with [`Weights::release`] after each 16 Mi elements of weights where that frees them.
 ///
 /// # Errors
 /// As the executor's.
@@ -22,6 +22,9 @@ pub fn evaluate_in_parts(
     wanted: &[ValueId],
     options: &Options,
 ) -> Result<Vec<Tensor>> {
+    if weights.kept() {
+        return Ok(evaluate(graph, weights, feeds, wanted, options)?);
+    }
     let order = needed(graph, feeds, wanted)?;
     let mut last_use = vec![0; graph.values.len()];
     for (i, id) in order.iter().enumerate() {

@@ -77,6 +77,10 @@ impl Weights for ModelWeights<'_> {
             self.lock().clear();
         }
     }
+
+    fn kept(&self) -> bool {
+        self.residence == Residence::Memory
+    }
 }
 
 /// Bytes that a component's weights take widened to f32.

@@ -9,7 +9,7 @@ use pomona_prune::methods::bk_sdm::Variant;
 use pomona_prune::{Goal, UnitKind};
 use pomona_task::TextRange;
 
-use crate::eval_args::LanguageOptions;
+use crate::eval_args::{LanguageOptions, Sampling};
 use crate::filter_args::{FilterOptions, FilterScoreOptions, aggregate};
 
 /// Wrong use that clap cannot see: exit code 2.
@@ -407,6 +407,8 @@ pub enum Task {
     Perplexity,
     /// Share of questions whose likeliest option is the right one
     Choice,
+    /// Share of repeated runs of four tokens, and loops, in text that the model adds to pieces of the data
+    Repetition,
     /// Share of pictures whose likeliest class is the right one
     Top1,
     /// How alike the predictions are to those of another model: the same likeliest class, and KL divergence
@@ -442,7 +444,9 @@ pub struct Eval {
     pub tokens: Option<usize>,
     #[command(flatten)]
     pub language: LanguageOptions,
-    /// Seed of text that the model writes
+    #[command(flatten)]
+    pub sampling: Sampling,
+    /// Seed of text that the model writes, and of draws
     #[arg(long, default_value_t = 4321)]
     pub seed: u64,
     /// Pictures, evenly spaced over the data; all without it
@@ -466,15 +470,8 @@ pub struct Generate {
     /// Most new tokens
     #[arg(long, default_value_t = 64)]
     pub new_tokens: usize,
-    /// 0 takes the most likely token each time
-    #[arg(long, default_value_t = 0.0)]
-    pub temperature: f32,
-    /// Only the K most likely tokens; 0 for all
-    #[arg(long, default_value_t = 0)]
-    pub top_k: usize,
-    /// Only the most likely tokens that together have this probability
-    #[arg(long, default_value_t = 1.0)]
-    pub top_p: f32,
+    #[command(flatten)]
+    pub sampling: Sampling,
     /// Seed of the draws
     #[arg(long, default_value_t = 0)]
     pub seed: u64,

@@ -263,7 +263,7 @@ fn eval_by_each_protocol() {
 }
 
 #[test]
-fn questions_are_answered() {
+fn questions_are_answered_and_text_continued() {
     let folder = Folder::new();
     let line = |i: usize| {
         let options = format!(r#""the door", "a ladder {i}", "shears""#);
@@ -286,6 +286,24 @@ fn questions_are_answered() {
     assert_eq!(other["prompt"], "Q {question}\nA");
     folder.write("questions.jsonl", "{\"question\": \"q\", \"options\": [\"a\"], \"answer\": 0}\n");
     check(&folder, "eval-choice-bad", &words);
+    check_both(
+        &folder,
+        "eval-repetition",
+        &[
+            "eval",
+            "model",
+            "--task",
+            "repetition",
+            "--data",
+            "text.txt:31-40",
+            "--windows",
+            "3",
+            "--prompt-tokens",
+            "8",
+            "--new-tokens",
+            "40",
+        ],
+    );
     check(&folder, "eval-choice-no-data", &["eval", "model", "--task", "choice"]);
     check(
         &folder,

@@ -13,7 +13,7 @@ const ROWS: usize = 128;
 
 /// Where logits begin and end.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Head {
+pub(crate) struct Head {
     /// What the vocabulary-wide layer reads, `[batch, tokens, width]`; the logits themselves where there is no such layer.
     pub input: ValueId,
     logits: ValueId,
@@ -93,11 +93,15 @@ impl Head {
             rows.iter().for_each(|r| picked.extend_from_slice(&values[r * width..(r + 1) * width]));
             picked
         })?;
-        let picked = Tensor::from_f32(picked, &[1, rows.len(), width], lm.device)?;
+        self.of_stream(lm, Tensor::from_f32(picked, &[1, rows.len(), width], lm.device)?)
+    }
+
+    /// Logits of a stream `[batch, tokens, width]`.
+    pub fn of_stream(&self, lm: Language<'_>, stream: Tensor) -> Result<Tensor> {
         if self.input == self.logits {
-            return Ok(picked);
+            return Ok(stream);
         }
-        let feeds = Feeds::from([(self.input, picked)]);
+        let feeds = Feeds::from([(self.input, stream)]);
         Ok(lm.run(&feeds, &[self.logits])?.remove(0))
     }
 }

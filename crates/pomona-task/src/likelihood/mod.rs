@@ -7,6 +7,7 @@ mod head;
 mod stretches;
 
 pub use continuations::{Request, log_likelihoods};
+pub(crate) use head::Head;
 pub use stretches::{Stretch, stretch_losses};
 
 use pomona_exec::{Device, Feeds, Options, Tensor};
@@ -31,7 +32,7 @@ pub struct Language<'a> {
 }
 
 impl Language<'_> {
-    fn run(&self, feeds: &Feeds, wanted: &[ValueId]) -> Result<Vec<Tensor>> {
+    pub(crate) fn run(&self, feeds: &Feeds, wanted: &[ValueId]) -> Result<Vec<Tensor>> {
         evaluate_in_parts(self.graph, self.weights, feeds, wanted, &Options::default())
     }
 }

@@ -28,6 +28,7 @@ pub fn run(a: &Eval, ui: &Ui) -> Result<()> {
     match a.task {
         Task::Perplexity => measure_perplexity(a, &model, ui),
         Task::Choice => super::eval_choice::choice(a, &model, ui),
+        Task::Repetition => super::eval_repetition::measure(a, &model, ui),
         Task::Top1 => super::eval_images::top1(a, &model, ui),
         Task::Agreement => super::eval_images::agreement(a, &model, ui),
     }

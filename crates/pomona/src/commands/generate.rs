@@ -3,11 +3,13 @@
 use anyhow::{Result, bail};
 use pomona_exec::Device;
 use pomona_models::tokenizer::{ChatMessage, ChatOptions};
-use pomona_task::{Choice, Decoding, ModelWeights, TaskError, generate};
+use pomona_task::{Decoding, ModelWeights, TaskError, generate, repetition};
 
 use crate::args::Generate;
 use crate::context::{activation_bytes, check_runs, open_model, residence, tokenizer};
 use crate::ui::Ui;
+
+use super::eval_repetition::NGRAM;
 
 pub fn run(a: &Generate, ui: &Ui) -> Result<()> {
     let model = open_model(&a.model)?;
@@ -27,12 +29,8 @@ pub fn run(a: &Generate, ui: &Ui) -> Result<()> {
     let device = Device::cpu();
     let residence = residence(model.only()?, false, activation_bytes(&model, 1, ids.len(), 0), ui)?;
     let weights = ModelWeights::new(model.only()?, &device, residence);
-    let choice = match a.temperature > 0.0 {
-        true => Choice::Sample { temperature: a.temperature, top_k: a.top_k, top_p: a.top_p },
-        false => Choice::Greedy,
-    };
     let stop = if a.no_stop { Vec::new() } else { tokenizer.special().eos.clone() };
-    let decoding = Decoding { new_tokens: a.new_tokens, choice, seed: a.seed, stop };
+    let decoding = Decoding { new_tokens: a.new_tokens, choice: a.sampling.choice(), seed: a.seed, stop };
     let mut stream = tokenizer.stream();
     let mut text = String::new();
     let made =
@@ -50,9 +48,12 @@ pub fn run(a: &Generate, ui: &Ui) -> Result<()> {
     ui.stream(&rest)?;
     text += &rest;
     let rate = made.tokens_per_second();
-    let prefill = made.prompt_tokens as f64 / made.prefill.as_secs_f64().max(1e-9);
+    let prefill = made.prompt_tokens_per_second();
     if ui.json() {
+        let repeats = repetition(&made.ids[0], NGRAM);
+        let longest = repeats.longest.map(|l| serde_json::json!({"tokens": l.tokens, "period": l.period}));
         let document = serde_json::json!({"prompt_ids": ids, "ids": made.ids[0], "text": text,
+            "repeated_4grams": repeats.repeated as f64 / repeats.ngrams.max(1) as f64, "longest_loop": longest,
             "tokens_per_second": rate, "prompt_tokens_per_second": prefill});
         return ui.result(&document, String::new);
     }

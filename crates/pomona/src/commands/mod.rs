@@ -7,6 +7,7 @@ mod devices;
 mod eval;
 mod eval_choice;
 mod eval_images;
+mod eval_repetition;
 mod explain;
 mod export;
 mod filters;
