@@ -56,6 +56,15 @@ def resnet():
     put("filters.md", "torch-pruning", table(["criterion", "MACs", "Pomona, `sum`", "Torch-Pruning", "layers with the same channels"], lines))
 
 
+def mobilenet():
+    found = rows("mobilenetv2")
+    criteria = ("l1", "l2", "geometric-median", "bn-scale", "taylor", "random", "reverse")
+    columns = [(scope, order, cut) for cut in (10, 30) for scope, order in (("inside", "uniform"), ("inside", "global"), ("all", "uniform"))]
+    cell = lambda r: f"{100 * r['agreement']:.1f} / {r['kl']:.2f}" if r else "-"
+    lines = [[f"`{c}`"] + [cell(found.get(f"{c}-{scope}-{order}-{cut}")) for scope, order, cut in columns] for c in criteria]
+    put("filters.md", "mobilenet", table(["criterion"] + [f"{scope}, {order}, -{cut} %" for scope, order, cut in columns], lines))
+
+
 def cats():
     found = rows("inner-layers")
     line = lambda what, r: [what, f"{r['parameters']:,}", f"{r['macs'] / 1e6:.1f} M", f"{r['l1']:.3f}",
@@ -74,3 +83,5 @@ if __name__ == "__main__":
     cats()
     if rows("filters"):
         resnet()
+    if rows("mobilenetv2"):
+        mobilenet()
