@@ -1,6 +1,7 @@
 //! Losses over a model's output, with their gradients in closed form. Plain loops over slices: an autograd tape over
 //! `[tokens, vocabulary]` costs several copies of the largest activation that a language model has.
 
+use pomona_exec::cross_entropy;
 use rayon::prelude::*;
 
 /// Negative log-likelihood of each target: `logits` is `[rows, vocab]` row-major, a target a row.
@@ -18,16 +19,7 @@ pub fn nll_rows(logits: &[f32], vocab: usize, targets: &[u32]) -> Vec<f64> {
 
 /// Gradient of `scale * sum of nll_rows` with respect to the logits, in place of them: `scale * (softmax - one-hot)`.
 pub fn nll_gradient(logits: &mut [f32], vocab: usize, targets: &[u32], scale: f64) {
-    logits.par_chunks_mut(vocab.max(1)).zip(targets.par_iter()).for_each(|(row, &target)| {
-        let lse = log_sum_exp(row) as f32;
-        let scale = scale as f32;
-        for v in row.iter_mut() {
-            *v = scale * (*v - lse).exp();
-        }
-        if let Some(t) = row.get_mut(target as usize) {
-            *t -= scale;
-        }
-    });
+    cross_entropy(logits, vocab, targets, scale as f32);
 }
 
 /// ln of the sum of exp, without overflow.

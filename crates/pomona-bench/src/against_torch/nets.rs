@@ -21,7 +21,7 @@ enum Target {
     /// Numbers: mean squared error.
     Numbers(Box<Tensor>),
     /// Classes of the last axis: cross-entropy.
-    Classes(Vec<i64>),
+    Classes(Vec<u32>),
 }
 
 struct Net {
@@ -63,7 +63,7 @@ fn step(
     let wrt = Wrt { values: &[], weights: tensors };
     let loss = |out: &[Tensor]| {
         Ok(vec![match &net.target {
-            Target::Classes(t) => cross_entropy(&out[0], t)?.1,
+            Target::Classes(t) => loss_gradient(&out[0], t)?,
             Target::Numbers(y) => out[0].sub(y)?.scale(2.0 / y.elements() as f32)?,
         }])
     };
@@ -76,6 +76,13 @@ fn step(
         }
     }
     Ok(())
+}
+
+/// Of the mean cross-entropy, whose value is worked out with it.
+pub fn loss_gradient(logits: &Tensor, targets: &[u32]) -> pomona_exec::Result<Tensor> {
+    let mut values = logits.to_f32()?;
+    cross_entropy(&mut values, logits.elements() / targets.len(), targets, 1.0 / targets.len() as f32);
+    Tensor::from_f32(values, logits.shape(), logits.device())
 }
 
 const WIDTHS: [usize; 4] = [64, 128, 256, 256];

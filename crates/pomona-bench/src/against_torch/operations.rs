@@ -1,14 +1,13 @@
 //! Single operations as graphs of a node or two, run as every graph is.
 
 use anyhow::{Context, Result, bail};
-use pomona_exec::{
-    Device, Feeds, Loaded, Options, Tensor, Wrt, cross_entropy, evaluate, gradients, gradients_of_loss,
-};
+use pomona_exec::{Device, Feeds, Loaded, Options, Tensor, Wrt, evaluate, gradients, gradients_of_loss};
 use pomona_graph::{
     Activation, AttentionAttrs, BatchStatistics, BinaryFn, ConvAttrs, Direction, Graph, GraphBuilder, Op,
     RecurrentCell, Slot, TensorId, ValueId, ValueType,
 };
 
+use super::nets::loss_gradient;
 use super::side::Runs;
 
 const NAMES: [&str; 24] = [
@@ -218,12 +217,12 @@ pub fn make(name: &str) -> Result<Runs> {
     let Case { graph, feeds, output } = case(stem)?;
     let weights = weights(&graph)?;
     let options = Options::default();
-    let targets: Vec<i64> = (0..1024).map(|i| i * 61 % 4096).collect();
+    let targets: Vec<u32> = (0..1024).map(|i| i * 61 % 4096).collect();
     if kind == "f" {
         return Ok(Box::new(move || {
             let out = evaluate(&graph, &weights, &feeds, &[output], &options)?;
             if stem_is_loss(&graph) {
-                cross_entropy(&out[0], &targets)?;
+                loss_gradient(&out[0], &targets)?;
             }
             Ok(())
         }));
@@ -239,7 +238,7 @@ pub fn make(name: &str) -> Result<Runs> {
         return Ok(Box::new(move || {
             let wrt = Wrt { values: &floats, weights: &tensors };
             gradients_of_loss(&graph, &weights, &feeds, &[output], wrt, &options, |out| {
-                Ok(vec![cross_entropy(&out[0], &targets)?.1])
+                Ok(vec![loss_gradient(&out[0], &targets)?])
             })?;
             Ok(())
         }));

@@ -145,6 +145,25 @@ pub(super) fn largest(x: &[f32]) -> f32 {
     acc.iter().chain(rest[0]).copied().fold(f32::NEG_INFINITY, f32::max)
 }
 
+/// Exponentials of the elements less `max`, in their place, and their sum.
+#[inline(always)]
+pub(super) fn exponentials<S: Simd>(row: &mut [f32], max: f32) -> f32 {
+    let mut acc = [0.0_f32; CHAINS];
+    let (heads, tail) = row.as_chunks_mut::<CHAINS>();
+    for head in heads {
+        for (a, x) in acc.iter_mut().zip(head) {
+            *x = exp::<S>(*x - max);
+            *a += *x;
+        }
+    }
+    let mut sum: f32 = acc.iter().sum();
+    for x in tail {
+        *x = exp::<S>(*x - max);
+        sum += *x;
+    }
+    sum
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::simd::Portable;

@@ -12,6 +12,8 @@ mod attention;
 mod channel_norm;
 mod conv;
 mod cross_entropy;
+#[cfg(test)]
+mod definitions;
 mod embedding;
 mod gemm;
 mod linear;
@@ -41,7 +43,7 @@ pub(crate) use recurrent::{Cell, Sequence, recurrent};
 pub(crate) use resample::{resample, turned};
 pub(crate) use rope::{Turn, rotate};
 pub(crate) use softmax::{softmax, softmax_back};
-pub(crate) use tape::{Slice, record, step};
+pub(crate) use tape::{Slice, record, record_sharing, step};
 
 /// Rows that a task takes: enough work to pay for its scheduling.
 fn rows_per_task(width: usize) -> usize {

@@ -27,6 +27,9 @@ pub(crate) fn rotate(
     let half = t.rotary / 2;
     let sign = if t.back { -1.0 } else { 1.0 };
     let mut y = uninit(x.len());
+    if y.is_empty() {
+        return y;
+    }
     let rows = super::rows_per_task(t.width);
     let chunks = y.par_chunks_mut(rows * t.width).zip(x.par_chunks(rows * t.width)).enumerate();
     chunks.for_each(|(chunk, (y, x))| {

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::math::{dot, exp, largest};
+use super::math::{dot, exp, exponentials, largest};
 use super::simd::simd;
 use super::{rows_per_task, uninit};
 
@@ -11,21 +11,8 @@ simd! {
         for (x, y) in x.chunks_exact(n).zip(y.chunks_exact_mut(n)) {
             let max = largest(x);
             let max = if max == f32::NEG_INFINITY { 0.0 } else { max };
-            let mut acc = [0.0_f32; 32];
-            let (heads, tail) = x.as_chunks::<32>();
-            let (outs, rest) = y.as_chunks_mut::<32>();
-            for (x, y) in heads.iter().zip(outs) {
-                for l in 0..32 {
-                    let e = exp::<S>(x[l] - max);
-                    y[l] = e;
-                    acc[l] += e;
-                }
-            }
-            let mut sum: f32 = acc.iter().sum();
-            for (x, y) in tail.iter().zip(rest) {
-                *y = exp::<S>(x - max);
-                sum += *y;
-            }
+            y.copy_from_slice(x);
+            let sum = exponentials::<S>(y, max);
             if log {
                 let shift = max + sum.ln();
                 for (x, y) in x.iter().zip(y.iter_mut()) {

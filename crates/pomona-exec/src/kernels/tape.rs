@@ -122,6 +122,18 @@ pub(crate) fn record(
     shape: &[usize],
     forward: impl FnOnce(&[Slice]) -> (Vec<f32>, Step),
 ) -> Result<Option<Tensor>> {
+    record_sharing(inputs, shape, |slices| {
+        let (values, step) = forward(slices);
+        (values, move |_| step)
+    })
+}
+
+/// As [`record`] for a step that reads the output too: it is made from a slice that shares it, and only where there is a tape.
+pub(crate) fn record_sharing<F: FnOnce(Slice) -> Step>(
+    inputs: &[&Tensor],
+    shape: &[usize],
+    forward: impl FnOnce(&[Slice]) -> (Vec<f32>, F),
+) -> Result<Option<Tensor>> {
     let Some(device) = inputs.first().map(|t| t.device().clone()) else { return Ok(None) };
     let shape = Shape::from(shape.to_vec());
     let tensors = inputs.iter().map(|t| t.as_float()).collect::<Result<Vec<D>>>()?;
@@ -139,11 +151,11 @@ pub(crate) fn record(
         return Ok(None);
     };
     let out = match tensors.len() {
-        1 => record_n::<1>(tensors, shape, forward),
-        2 => record_n::<2>(tensors, shape, forward),
-        3 => record_n::<3>(tensors, shape, forward),
-        4 => record_n::<4>(tensors, shape, forward),
-        5 => record_n::<5>(tensors, shape, forward),
+        1 => record_n::<1, _>(tensors, shape, forward),
+        2 => record_n::<2, _>(tensors, shape, forward),
+        3 => record_n::<3, _>(tensors, shape, forward),
+        4 => record_n::<4, _>(tensors, shape, forward),
+        5 => record_n::<5, _>(tensors, shape, forward),
         _ => None,
     };
     Ok(out.map(|t| {
@@ -152,10 +164,10 @@ pub(crate) fn record(
     }))
 }
 
-fn record_n<const N: usize>(
+fn record_n<const N: usize, F: FnOnce(Slice) -> Step>(
     tensors: Vec<Taped>,
     shape: Shape,
-    forward: impl FnOnce(&[Slice]) -> (Vec<f32>, Step),
+    forward: impl FnOnce(&[Slice]) -> (Vec<f32>, F),
 ) -> Option<Taped> {
     let tensors: [Taped; N] = tensors.try_into().ok()?;
     let slices: Option<Vec<Slice>> = tensors.iter().map(|t| Slice::new(t.primitive())).collect();
@@ -165,7 +177,7 @@ fn record_n<const N: usize>(
     let out = flex(values, shape);
     // Blocks are recomputed as wholes by whoever runs the graph; single kernels keep what they read.
     Some(match Kernel.prepare::<NoCheckpointing>(nodes).compute_bound().stateful() {
-        OpsKind::Tracked(prep) => prep.finish(Kept { step, shapes }, out),
+        OpsKind::Tracked(prep) => prep.finish(Kept { step: step(Slice(out.clone())), shapes }, out),
         OpsKind::UnTracked(prep) => prep.finish(out),
     })
 }

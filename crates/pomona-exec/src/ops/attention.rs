@@ -6,7 +6,7 @@ use pomona_graph::{AttentionAttrs, RopeAttrs, RopePairing, rope_frequencies};
 use super::Call;
 use crate::burn_types::{ActivationOps, B, D, FloatTensorOps};
 use crate::error::Result;
-use crate::kernels::{self, AttentionShape, Known, Turn};
+use crate::kernels::{self, AttentionShape, Known, Slice, Turn};
 use crate::tensor::Tensor;
 
 /// Logits of keys that a query does not see: their exponential is zero beside any other, and no gradient becomes NaN.
@@ -47,14 +47,16 @@ pub(super) fn attention(c: &Call<'_>, a: &AttentionAttrs) -> Result<Tensor> {
     let s = shape_of(c, a)?;
     let device = c.input(0)?.device();
     if let [q, k, v] = c.inputs.as_slice() {
-        let fused = kernels::record(&[q, k, v], &[s.batch, s.queries, s.heads * s.dv], |t| {
+        let fused = kernels::record_sharing(&[q, k, v], &[s.batch, s.queries, s.heads * s.dv], |t| {
             let (out, lse) = kernels::attention(&t[0], &t[1], &t[2], s);
-            let (q, k, v, kept) = (t[0].clone(), t[1].clone(), t[2].clone(), out.clone());
-            let back = move |above: &[f32], _: &[bool]| {
-                let known = Known { q: &q, k: &k, v: &v, out: &kept, lse: &lse };
-                kernels::attention_back(known, above, s).map(Some).into()
+            let (q, k, v) = (t[0].clone(), t[1].clone(), t[2].clone());
+            let back = move |out: Slice| {
+                kernels::step(move |above, _| {
+                    let known = Known { q: &q, k: &k, v: &v, out: &out, lse: &lse };
+                    kernels::attention_back(known, above, s).map(Some).into()
+                })
             };
-            (out, kernels::step(back))
+            (out, back)
         })?;
         if let Some(out) = fused {
             return Ok(out);

@@ -227,10 +227,12 @@ pub(super) fn softmax(c: &Call<'_>, axis: usize, log: bool) -> Result<Tensor> {
     let x = c.input(0)?;
     let n = x.shape()[axis];
     if axis + 1 == x.shape().len() {
-        let fused = kernels::record(&[x], x.shape(), |s| {
+        let fused = kernels::record_sharing(&[x], x.shape(), |s| {
             let y = kernels::softmax(&s[0], n, log);
-            let kept = y.clone();
-            (y, kernels::step(move |above, _| vec![Some(kernels::softmax_back(&kept, n, log, above))]))
+            let back = move |y: Slice| {
+                kernels::step(move |above, _| vec![Some(kernels::softmax_back(&y, n, log, above))])
+            };
+            (y, back)
         })?;
         if let Some(y) = fused {
             return Ok(y);

@@ -118,6 +118,7 @@ pub(super) fn recurrent(
     let (mut outputs, mut last_h, mut last_c) = (Vec::new(), Vec::new(), Vec::new());
     for (d, ((ih, hh, bias_ih, bias_hh), reverse)) in runs.into_iter().enumerate() {
         if steps > 0
+            && batch * hidden > 0
             && let Some((y, h, c)) =
                 fused(call, (ih, hh, bias_ih, bias_hh), (kind, hidden, reset_after), d, reverse)?
         {

@@ -18,10 +18,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::args::{Method, PlanArgs, Score, ScoreOptions, Usage};
-use crate::context::{
-    TOOL, activation_bytes, calibration, component, config_hint, cost_device, objective, open_model,
-    residence,
-};
+use crate::context::{TOOL, activation_bytes, component, config_hint, cost_device, open_model, residence};
 use crate::filter_args::{FilterOptions, Metric};
 use crate::ui::Ui;
 
@@ -151,10 +148,8 @@ fn loss(
     options: &ScoreOptions,
     ui: &Ui,
 ) -> Result<Box<dyn Objective>> {
-    if part.graph.output("logits").is_some() && part.graph.input("input_ids").is_some() {
-        let size = (options.windows(), options.tokens, options.seed);
-        let windows = calibration(model, weights, device, options.data.as_ref(), size, ui)?;
-        return Ok(Box::new(objective(windows)?));
+    if let Some(text) = super::pictures::text(model, part, (weights, device), options, ui)? {
+        return Ok(text);
     }
     match &options.data {
         Some(range) => Ok(Box::new(TensorData::read(&range.path, &part.graph, options.windows())?)),

@@ -10,6 +10,22 @@ use crate::args::{ScoreOptions, Usage};
 use crate::context::{calibration, objective};
 use crate::ui::Ui;
 
+/// Windows of text for a language model, written by itself without data; none for any other model.
+pub fn text(
+    model: &Model,
+    part: &Component,
+    (weights, device): (&ModelWeights<'_>, &Device),
+    options: &ScoreOptions,
+    ui: &Ui,
+) -> Result<Option<Box<dyn Objective>>> {
+    if part.graph.output("logits").is_none() || part.graph.input("input_ids").is_none() {
+        return Ok(None);
+    }
+    let size = (options.windows(), options.tokens, options.seed);
+    let windows = calibration(model, weights, device, options.data.as_ref(), size, ui)?;
+    Ok(Some(Box::new(objective(windows)?)))
+}
+
 /// What a criterion sees that runs the model forward: windows of text for a language model; for any other tensors of a
 /// .safetensors file, or pictures of a directory, drawn with the seed.
 pub fn seen(
@@ -19,10 +35,8 @@ pub fn seen(
     options: &ScoreOptions,
     ui: &Ui,
 ) -> Result<Box<dyn Objective>> {
-    if part.graph.output("logits").is_some() && part.graph.input("input_ids").is_some() {
-        let size = (options.windows(), options.tokens, options.seed);
-        let windows = calibration(model, weights, device, options.data.as_ref(), size, ui)?;
-        return Ok(Box::new(objective(windows)?));
+    if let Some(text) = text(model, part, (weights, device), options, ui)? {
+        return Ok(text);
     }
     let Some(range) = &options.data else {
         bail!(Usage(

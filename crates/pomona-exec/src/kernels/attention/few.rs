@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::AttentionShape;
-use crate::kernels::math::{dot, exp, largest, sum, tanh};
+use crate::kernels::math::{dot, exponentials, largest, tanh};
 use crate::kernels::simd::simd;
 
 simd! {
@@ -15,10 +15,7 @@ simd! {
             *l = if softcap > 0.0 { softcap * tanh::<S>(d / softcap) } else { d };
         }
         let max = largest(logits);
-        for l in logits.iter_mut() {
-            *l = exp::<S>(*l - max);
-        }
-        let total = sum(logits);
+        let total = exponentials::<S>(logits, max);
         out.fill(0.0);
         for (j, l) in logits.iter().enumerate() {
             let v = &v[j * strides[1]..j * strides[1] + out.len()];

@@ -48,7 +48,7 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Adds a tile's first `rows` rows, each times `factor` of its lane, to rows of registers at `c`.
+/// Adds a tile's first `rows` rows to rows of registers at `c`.
 ///
 /// # Safety
 /// The processor has the set; `c` is good for `rows * NV * LANES` floats.

@@ -8,24 +8,23 @@ use super::Geometry;
 use crate::kernels::math::dot;
 use crate::kernels::simd::simd;
 
-/// Output columns whose window's column `kx` lies inside the input, and the input column of the first.
-fn columns(g: &Geometry, axis: usize, tap: usize) -> (Range<usize>, usize) {
-    let (stride, from) = (g.stride[axis], (tap * g.dilation[axis]) as isize - g.before[axis] as isize);
-    let start = if from < 0 { (-from) as usize } else { 0 }.div_ceil(stride);
-    let end = (g.size[axis] as isize - from).max(0) as usize;
-    let end = end.div_ceil(stride).min(g.out[axis]);
+/// Places of the output along an axis whose window has this tap inside the input, and the input's place for the first.
+fn inside(g: &Geometry, axis: usize, tap: usize) -> (Range<usize>, usize) {
+    let (stride, before, reach) = (g.stride[axis], g.before[axis], tap * g.dilation[axis]);
+    let start = before.saturating_sub(reach).div_ceil(stride);
+    let end = (g.size[axis] + before).saturating_sub(reach).div_ceil(stride).min(g.out[axis]);
     if start >= end {
         return (0..0, 0);
     }
-    (start..end, (start * stride) as isize as usize + tap * g.dilation[axis] - g.before[axis])
+    (start..end, start * stride + reach - before)
 }
 
 /// For every output row and tap: the rows and their parts that meet.
 fn meet(g: &Geometry, mut f: impl FnMut(usize, usize, usize, Range<usize>, usize)) {
     for ky in 0..g.kernel[0] {
-        let (rows, first) = columns(g, 0, ky);
+        let (rows, first) = inside(g, 0, ky);
         for kx in 0..g.kernel[1] {
-            let (out, x) = columns(g, 1, kx);
+            let (out, x) = inside(g, 1, kx);
             for (i, oy) in rows.clone().enumerate() {
                 f(ky * g.kernel[1] + kx, oy, first + i * g.stride[0], out.clone(), x);
             }
@@ -73,7 +72,7 @@ pub(super) fn forward(x: &[f32], weight: &[f32], bias: Option<&[f32]>, g: &Geome
         let w = &weight[o * taps..][..taps];
         meet(g, |tap, oy, iy, out, ix| {
             let to = &mut y[oy * g.out[1]..][out];
-            let from = &x[iy * g.size[1]..][..g.size[1]][ix.min(g.size[1])..];
+            let from = &x[iy * g.size[1]..][..g.size[1]][ix..];
             if g.stride[1] == 1 {
                 add_scaled(from, w[tap], to);
             } else {
@@ -94,7 +93,7 @@ pub(super) fn input(above: &[f32], weight: &[f32], bias: Option<&[f32]>, g: &Geo
             let w = &weight[o * taps..][..taps];
             meet(g, |tap, oy, iy, out, ix| {
                 let from = &above[oy * g.out[1]..][out];
-                let to = &mut dx[iy * g.size[1]..][..g.size[1]][ix.min(g.size[1])..];
+                let to = &mut dx[iy * g.size[1]..][..g.size[1]][ix..];
                 if g.stride[1] == 1 {
                     add_scaled(from, w[tap], to);
                 } else {
@@ -115,7 +114,7 @@ pub(super) fn weight(x: &[f32], above: &[f32], g: &Geometry, dw: &mut [f32]) {
             let x = &x[(n * g.inputs + o / each) * inner..][..inner];
             meet(g, |tap, oy, iy, out, ix| {
                 let up = &above[oy * g.out[1]..][out];
-                let row = &x[iy * g.size[1]..][..g.size[1]][ix.min(g.size[1])..];
+                let row = &x[iy * g.size[1]..][..g.size[1]][ix..];
                 dw[tap] += if g.stride[1] == 1 {
                     row_dot(up, row)
                 } else {

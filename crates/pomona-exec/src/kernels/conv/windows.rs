@@ -139,14 +139,13 @@ impl Operand for Turned<'_> {
                 let (c, t) = ((first + l) / taps, (first + l) % taps);
                 for run in &runs[..made] {
                     let Some((at, pixels)) = w.inside(run, w.taps[t]) else { continue };
-                    let values = w.plane(run.sample, c)[at..].iter().step_by(w.stride[1]);
+                    let values = &w.plane(run.sample, c)[at..];
                     let to = &mut out[(from - depth.start + run.lane + pixels.start) * W..];
                     let to = to.chunks_exact_mut(W).take(pixels.len());
                     if w.stride[1] == 1 {
-                        let values = &w.plane(run.sample, c)[at..at + pixels.len()];
                         to.zip(values).for_each(|(t, v)| t[l] = *v);
                     } else {
-                        to.zip(values).for_each(|(t, v)| t[l] = *v);
+                        to.zip(values.iter().step_by(w.stride[1])).for_each(|(t, v)| t[l] = *v);
                     }
                 }
             }

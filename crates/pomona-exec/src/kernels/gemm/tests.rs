@@ -80,37 +80,3 @@ proptest! {
         check(m, n, k);
     }
 }
-
-/// Printed by `cargo test --release --workspace --lib gemm_speed -- --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement"]
-fn gemm_speed() {
-    for (m, n, k) in [(1024, 1024, 1024), (1024, 288, 288), (1024, 4096, 288), (320, 4096, 2880)] {
-        let (a, b) = (noise(1, m * k), noise(2, n * k));
-        let (a, b) = (Matrix::rows(&a, k), Matrix::rows(&b, k));
-        for threads in [1, 2] {
-            let best = with(Level::all()[0], threads, || {
-                (0..9)
-                    .map(|_| {
-                        let mut c = uninit(m * n);
-                        let t = std::time::Instant::now();
-                        let start = Start::Zero;
-                        Product {
-                            rows: m,
-                            columns: n,
-                            depth: k,
-                            a: &a,
-                            b: &b,
-                            row_stride: n,
-                            column: |j| j,
-                            start,
-                        }
-                        .run(&mut c);
-                        t.elapsed().as_secs_f64()
-                    })
-                    .fold(f64::INFINITY, f64::min)
-            });
-            eprintln!("{m}x{n}x{k} {threads} threads: {:.1} GFLOPS", 2e-9 * (m * n * k) as f64 / best);
-        }
-    }
-}
