@@ -2,18 +2,16 @@
 //! POMONA_ONNX_OUT=DIR outputs and what they must compute are kept there for `scripts/check_onnx.py --cases DIR`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
+mod kept;
 mod masks;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use masks::{gap, held, outputs, random_cut, run_cut, run_masked};
 use pomona_exec::{Device, Feeds, Tensor};
 use pomona_graph::{Graph, GraphError, ValueType, apply, channel_groups};
 use pomona_models::{Model, OutputFormat, SaveOptions, open, save};
-use pomona_store::{
-    Checkpoint, Encoding, OutputDir, OutputOptions, SafetensorsWriter, TensorSink, TensorSpec,
-};
+use pomona_store::Checkpoint;
 use pomona_task::{ModelWeights, Residence};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -42,30 +40,15 @@ fn feeds(graph: &Graph, golden: &Checkpoint) -> Feeds {
 
 /// Inputs as they are and outputs as they must be, beside a copy of the file.
 fn keep(name: &str, file: &Path, golden: &Checkpoint, graph: &Graph, expected: &[Vec<f32>]) {
-    let Some(out) = std::env::var_os("POMONA_ONNX_OUT") else { return };
-    let options = OutputOptions { force: true, ..OutputOptions::default() };
-    let mut dir = OutputDir::create(Path::new(&out).join(name), &options).unwrap();
-    let mut items: Vec<(TensorSpec, Vec<u8>)> = Vec::new();
-    for info in golden.tensors().iter().filter(|t| t.name.starts_with("in.")) {
-        let spec = TensorSpec { name: info.name.clone(), encoding: info.encoding, shape: info.shape.clone() };
-        items.push((spec, golden.bytes(info).unwrap().to_vec()));
-    }
-    for (port, values) in graph.outputs.iter().zip(expected) {
-        let shape = golden.info(&format!("out.{}", port.name)).unwrap().shape.clone();
-        let spec = TensorSpec { name: format!("out.{}", port.name), encoding: Encoding::F32, shape };
-        items.push((spec, values.iter().flat_map(|v| v.to_le_bytes()).collect()));
-    }
-    let specs = items.iter().map(|i| i.0.clone()).collect();
-    let mut sink = SafetensorsWriter::new(&mut dir, "case", specs, u64::MAX, &BTreeMap::new()).unwrap();
-    for (i, (_, bytes)) in items.iter().enumerate() {
-        assert!(sink.begin(i).unwrap());
-        sink.write(bytes).unwrap();
-        sink.end().unwrap();
-    }
-    sink.finish().unwrap();
-    drop(sink);
-    dir.write("model.onnx", &std::fs::read(file).unwrap()).unwrap();
-    dir.commit().unwrap();
+    kept::keep_items(name, file, || {
+        let mut items = kept::inputs(golden);
+        for (port, values) in graph.outputs.iter().zip(expected) {
+            let name = format!("out.{}", port.name);
+            let shape = &golden.info(&name).unwrap().shape;
+            items.push(kept::floats(name, shape, values));
+        }
+        items
+    });
 }
 
 fn run(model: &Model, golden: &Checkpoint) -> Vec<Vec<f32>> {

@@ -3,6 +3,9 @@
 //! `scripts/check_onnx.py --cases DIR`, which runs them in ONNX Runtime.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
+#[path = "../../pomona-task/tests/kept/mod.rs"]
+mod kept;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,9 +13,7 @@ use std::process::Command;
 use pomona_exec::{Device, Feeds, Kind, Options, Tensor, evaluate};
 use pomona_graph::ValueType;
 use pomona_models::open;
-use pomona_store::{
-    Checkpoint, Encoding, OutputDir, OutputOptions, SafetensorsWriter, TensorSink, TensorSpec,
-};
+use pomona_store::Checkpoint;
 use pomona_task::{ModelWeights, Residence};
 
 /// Files without a group that can be cut, and a part of the reason that is given.
@@ -86,35 +87,18 @@ fn run(file: &Path, golden: &Checkpoint) -> BTreeMap<String, Tensor> {
 }
 
 fn keep(name: &str, file: &Path, golden: &Checkpoint, outputs: &BTreeMap<String, Tensor>) {
-    let Some(out) = std::env::var_os("POMONA_ONNX_OUT") else { return };
-    let options = OutputOptions { force: true, ..OutputOptions::default() };
-    let mut dir = OutputDir::create(Path::new(&out).join(name), &options).unwrap();
-    let mut items: Vec<(TensorSpec, Vec<u8>)> = Vec::new();
-    for info in golden.tensors().iter().filter(|t| t.name.starts_with("in.")) {
-        let spec = TensorSpec { name: info.name.clone(), encoding: info.encoding, shape: info.shape.clone() };
-        items.push((spec, golden.bytes(info).unwrap().to_vec()));
-    }
-    for (name, t) in outputs {
-        let values: Vec<f32> = match t.kind() {
-            Kind::Float => t.to_f32().unwrap(),
-            Kind::Int => t.as_i64().unwrap().iter().map(|v| *v as f32).collect(),
-            Kind::Bool => t.as_bool().unwrap().iter().map(|v| f32::from(u8::from(*v))).collect(),
-        };
-        let spec =
-            TensorSpec { name: format!("out.{name}"), encoding: Encoding::F32, shape: t.shape().to_vec() };
-        items.push((spec, values.iter().flat_map(|v| v.to_le_bytes()).collect()));
-    }
-    let specs = items.iter().map(|i| i.0.clone()).collect();
-    let mut sink = SafetensorsWriter::new(&mut dir, "case", specs, u64::MAX, &BTreeMap::new()).unwrap();
-    for (i, (_, bytes)) in items.iter().enumerate() {
-        assert!(sink.begin(i).unwrap());
-        sink.write(bytes).unwrap();
-        sink.end().unwrap();
-    }
-    sink.finish().unwrap();
-    drop(sink);
-    dir.write("model.onnx", &std::fs::read(file).unwrap()).unwrap();
-    dir.commit().unwrap();
+    kept::keep_items(name, file, || {
+        let mut items = kept::inputs(golden);
+        for (name, t) in outputs {
+            let values: Vec<f32> = match t.kind() {
+                Kind::Float => t.to_f32().unwrap(),
+                Kind::Int => t.as_i64().unwrap().iter().map(|v| *v as f32).collect(),
+                Kind::Bool => t.as_bool().unwrap().iter().map(|v| f32::from(u8::from(*v))).collect(),
+            };
+            items.push(kept::floats(format!("out.{name}"), t.shape(), &values));
+        }
+        items
+    });
 }
 
 #[test]
