@@ -1,16 +1,17 @@
-"""Kills `pomona score` and `pomona apply` (SIGKILL) while they work, starts them again, and fills the disk under them.
+"""Kills `pomona score`, `apply` and `compress` (SIGKILL) while they work, starts them again, and fills the disk under them.
 
 Usage: kill_test.py --model MODEL --work DIR [--pomona target/release/pomona] [--kills 20] [--seed 1] [--criterion perplexity]
-                    [--only apply|score] [--samples 5] [--tokens 64] [--out DIR/kill-*.json]
-MODEL is a checkpoint large enough for both to last, such as one that `pomona init` makes. DIR needs three times its size.
+                    [--only apply|score|compress] [--samples 5] [--tokens 64] [--out DIR/kill-*.json]
+MODEL is a checkpoint large enough for all to last, such as one that `pomona init` makes. DIR needs three times its size.
 
 apply   Each kill starts from scratch, at moments spread evenly over the time of an undisturbed run; a run that ended first
         is killed sooner. After each kill no output may be visible (every other time: the old output must stand as it
         was); the same command then finishes, byte for byte as undisturbed, and leaves no temporary sibling.
 score   One chain: each run goes on where the one before was killed; the last one ends with the bytes of an undisturbed one.
-disk    (as root) Both onto a small tmpfs: too small from the start; filled while apply writes; filled while score runs.
+compress  As apply; scores and plan beside the output must have the undisturbed bytes too.
+disk    (as root) score and apply onto a small tmpfs: too small from the start; filled while apply writes; filled while score runs.
         Exit 1, an error that says so, and what was there before is intact; with room, the same command ends well.
-Writes kill-apply.json and kill-score.json into --out; exits with 1 where anything was lost."""
+Writes kill-apply.json, kill-score.json and kill-compress.json into --out; exits with 1 where anything was lost."""
 
 import argparse
 import filecmp
@@ -154,6 +155,41 @@ def score_test(args, rng):
     return result
 
 
+def compress_test(args, rng):
+    shard = ["--shard-size", str(1 << 28)]
+    command = lambda out: [args.pomona, "-q", "compress", args.model, "--criterion", "magnitude", "--target", "blocks=2", "-o", out, *shard]
+    whole, out = os.path.join(args.work, "whole"), os.path.join(args.work, "out")
+    beside = lambda path: [content(f"{path}.{kind}.json")[0][1] for kind in ("scores", "plan")]
+    seconds = timed(command(whole))
+    result = {"seconds_undisturbed": round(seconds, 2), "kills": [], "partial_outputs_seen": 0, "different_bytes": 0, "siblings_left": 0,
+              "ended_before_the_kill": 0, "killed_with_scores": 0, "killed_with_the_output": 0}
+    for kill in range(args.kills):
+        delay = seconds * (kill + rng.random()) / args.kills
+        while True:
+            for name in os.listdir(args.work):
+                if name.startswith(("out", ".out")):
+                    full = os.path.join(args.work, name)
+                    shutil.rmtree(full) if os.path.isdir(full) else os.remove(full)
+            if killed(command(out), delay):
+                break
+            result["ended_before_the_kill"] += 1
+            delay *= 0.9
+        result["kills"].append(round(delay, 3))
+        result["killed_with_scores"] += os.path.exists(f"{out}.scores.json")
+        if os.path.isdir(out):
+            # Killed between the exchange of names and the end.
+            result["killed_with_the_output"] += 1
+            result["partial_outputs_seen"] += not same(out, whole)
+        else:
+            subprocess.run(command(out), check=True, **QUIET)
+        result["different_bytes"] += not same(out, whole) or beside(out) != beside(whole)
+        result["siblings_left"] += len(siblings(out))
+    result["killed"] = len(result["kills"])
+    result["lost"] = result["partial_outputs_seen"] + result["different_bytes"] + result["siblings_left"]
+    result["full_disk"] = {}
+    return result
+
+
 class Tmpfs:
     """A small file system."""
 
@@ -251,7 +287,7 @@ def main():
     parser.add_argument("--model", required=True)
     parser.add_argument("--work", required=True)
     parser.add_argument("--out")
-    parser.add_argument("--only", choices=["apply", "score"])
+    parser.add_argument("--only", choices=["apply", "score", "compress"])
     parser.add_argument("--criterion", default="perplexity")
     parser.add_argument("--samples", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=64)
@@ -263,12 +299,13 @@ def main():
         sys.exit(f"{args.work}: exists and is not empty: choose another --work")
     os.makedirs(args.work, exist_ok=True)
     good = True
-    for name, test in (("apply", apply_test), ("score", score_test)):
+    for name, test in (("apply", apply_test), ("score", score_test), ("compress", compress_test)):
         if args.only in (None, name):
             result = test(args, random.Random(args.seed))
             result["ok"] = result["killed"] == args.kills and not result["lost"] and all(d["ok"] for d in result["full_disk"].values())
             good = good and result["ok"]
-            words = ["kill_test.py", "--model", os.path.basename(args.model.rstrip("/")), "--only", name, "--seed", str(args.seed)]
+            words = ["kill_test.py", "--model", os.path.basename(args.model.rstrip("/")), "--only", name]
+            words += ["--kills", str(args.kills), "--seed", str(args.seed)]
             if name == "score":
                 words += ["--criterion", args.criterion, "--samples", str(args.samples), "--tokens", str(args.tokens)]
             result = {"command": " ".join(words), "date": time.strftime("%Y-%m-%d"), "machine": f"{os.cpu_count()} cores", **result}

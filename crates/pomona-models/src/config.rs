@@ -6,12 +6,14 @@ use serde_json::{Map, Value};
 
 use crate::error::{ModelError, Result, file_error, read_text};
 
-/// A config is a few kilobytes; label tables make it a few megabytes.
-const MAX_CONFIG: u64 = 64 << 20;
+/// A config is a few kilobytes; tables of twenty thousand labels make it two megabytes.
+const MAX_CONFIG: u64 = 4 << 20;
 /// Largest width, count or length in a config: far beyond any model, far below where products overflow.
 const MAX_SIZE: u64 = 1 << 31;
-/// Most blocks: what a hostile config could ask to be built.
-pub(crate) const MAX_DEPTH: usize = 16_384;
+/// Most blocks: what a hostile config could ask to be built. The deepest published transformers have a thousand.
+pub(crate) const MAX_DEPTH: usize = 1024;
+/// Most experts of all blocks together; the largest published mixtures have twenty-four thousand.
+pub(crate) const MAX_EXPERTS: usize = 1 << 15;
 
 /// Reads a JSON object from a file.
 pub(crate) fn read_object(path: &Path) -> Result<Value> {
@@ -37,6 +39,14 @@ impl<'a> Fields<'a> {
         match value.as_object() {
             Some(map) => Ok(Self { path: path.to_owned(), prefix: String::new(), map }),
             None => Err(file_error(path, "is not a JSON object: a config.json was expected")),
+        }
+    }
+
+    /// What the graph of this config could not be.
+    pub(crate) fn refused(&self, e: ModelError) -> ModelError {
+        match e {
+            ModelError::Graph(e) => file_error(&self.path, e.to_string()),
+            other => other,
         }
     }
 
@@ -98,6 +108,16 @@ impl<'a> Fields<'a> {
         let n = self.size(key)?;
         if n > MAX_DEPTH {
             return Err(self.fault(key, format!("is {n}; at most {MAX_DEPTH} blocks are built")));
+        }
+        Ok(n)
+    }
+
+    /// The number of experts in each of `blocks` blocks.
+    pub(crate) fn experts(&self, key: &str, default: usize, blocks: usize) -> Result<usize> {
+        let n = self.size_or(key, default)?;
+        if n.saturating_mul(blocks) > MAX_EXPERTS {
+            let message = format!("is {n}; at most {MAX_EXPERTS} experts of all {blocks} blocks are built");
+            return Err(self.fault(key, message));
         }
         Ok(n)
     }

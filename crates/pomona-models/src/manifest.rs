@@ -92,7 +92,12 @@ pub(crate) fn open(dir: &Path) -> Result<Model> {
     let Manifest { architecture, config, lineage, components: parts, .. } = read(dir)?;
     let mut components = Vec::with_capacity(parts.len());
     for part in parts {
-        components.push(component(dir, part, &architecture, &config)?);
+        let one: Component = component(dir, part, &architecture, &config)?;
+        if components.iter().any(|c: &Component| c.name == one.name) {
+            let message = format!("has the component `{}` twice", one.name);
+            return Err(file_error(&dir.join(MANIFEST), message));
+        }
+        components.push(one);
     }
     if components.is_empty() {
         return Err(file_error(&dir.join(MANIFEST), "has no component"));

@@ -113,6 +113,18 @@ impl Component {
         made.map(|o| &o.expr).ok_or_else(|| tensor_error(&self.path, tensor, "is not in the graph"))
     }
 
+    /// The file that a graph tensor is made from; the first, where there are several.
+    pub fn file_of(&self, tensor: &str) -> PathBuf {
+        let mut file = None;
+        if let Ok(expr) = self.import_of(tensor) {
+            expr.visit_sources(&mut |name| {
+                let found = self.checkpoint.as_ref().and_then(|c| c.get(name));
+                file = file.take().or_else(|| found.map(|info| info.file.clone()));
+            });
+        }
+        file.unwrap_or_else(|| self.path.clone())
+    }
+
     /// A graph tensor as f32, row-major in the graph's shape.
     ///
     /// # Errors

@@ -132,7 +132,7 @@ fn wrong_configs_are_named() {
         ("num_hidden_layers", json!(null), "is missing"),
         ("num_hidden_layers", json!("4"), "is \"4\"; a whole number from 1"),
         ("num_hidden_layers", json!(0), "is 0"),
-        ("num_hidden_layers", json!(1_000_000), "at most 16384"),
+        ("num_hidden_layers", json!(1_000_000), "at most 1024"),
         ("hidden_size", json!(-1), "is -1"),
         ("hidden_size", json!(1e300), "a whole number"),
         ("hidden_size", json!(62), "a multiple of num_attention_heads (4)"),

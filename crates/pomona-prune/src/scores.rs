@@ -1,17 +1,24 @@
 //! Score files: what was measured, on what, with which settings. Scoring is dear, so the file is kept, and an
 //! interrupted run goes on from it.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use pomona_graph::Graph;
 use pomona_task::SampleLoss;
 use serde::{Deserialize, Serialize};
 
 use crate::criteria::Criterion;
 use crate::error::{PruneError, Result};
-use crate::unit::UnitKind;
+use crate::unit::{Unit, UnitKind, units};
 
 /// Version of the score format.
 pub const SCORES_VERSION: u32 = 2;
+
+/// Most bytes of a score file: losses of an unfinished run of hundreds of parts on thousands of samples.
+const MAX_BYTES: u64 = 256 << 20;
+/// No model has more blocks, however few of them were scored.
+const MAX_BLOCKS: usize = 1 << 16;
 
 /// A score file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -127,7 +134,12 @@ impl Scores {
     /// Reads a score file.
     pub fn read(path: &Path) -> Result<Scores> {
         let fail = |message: String| PruneError::Scores { path: path.to_owned(), message };
-        let text = std::fs::read_to_string(path).map_err(|e| fail(format!("cannot be read: {e}")))?;
+        let unread = |e: std::io::Error| fail(format!("cannot be read: {e}"));
+        let size = std::fs::metadata(path).map_err(unread)?.len();
+        if size > MAX_BYTES {
+            return Err(fail(format!("has {size} bytes; a score file has at most {MAX_BYTES}")));
+        }
+        let text = std::fs::read_to_string(path).map_err(unread)?;
         #[derive(Deserialize)]
         struct Head {
             version: u32,
@@ -144,7 +156,55 @@ impl Scores {
         if scores.parts.iter().any(|p| p.score.is_some_and(|s| s.is_nan())) {
             return Err(fail("holds a score that is not a number: score again".to_owned()));
         }
+        scores.consistent().map_err(|what| fail(format!("{what}: score again")))?;
         Ok(scores)
+    }
+
+    /// What a file that was changed by hand may break.
+    fn consistent(&self) -> std::result::Result<(), String> {
+        let known: HashSet<&str> = self.parts.iter().map(|p| p.path.as_str()).collect();
+        if self.parts.is_empty() || known.len() != self.parts.len() {
+            return Err("names no parts, or one twice".to_owned());
+        }
+        if let Some(p) = self.parts.iter().find(|p| p.block >= self.parts.len().max(MAX_BLOCKS)) {
+            return Err(format!("says that `{}` is in block {}", p.path, p.block));
+        }
+        let blocks = self.parts.iter().map(|p| p.block + 1).max().unwrap_or(0);
+        if self.settings.protect.iter().any(|n| *n > blocks) {
+            return Err(format!("protects {:?} of {blocks} blocks", self.settings.protect));
+        }
+        if self.complete && self.rounds.is_empty() && self.parts.iter().all(|p| p.score.is_none()) {
+            return Err("is complete and has no score".to_owned());
+        }
+        let mut removed = HashSet::new();
+        for round in &self.rounds {
+            if !known.contains(round.removed.as_str()) || !removed.insert(&round.removed) {
+                return Err(format!("removes `{}`, which is no part or was removed before", round.removed));
+            }
+        }
+        let whole = |g: &Group| {
+            let samples = g.samples[1].checked_sub(g.samples[0]);
+            let full = |losses: &Vec<(f64, usize)>| Some(losses.len()) == samples;
+            full(&g.dense) && g.without.len() == g.candidates.len() && g.without.iter().all(full)
+        };
+        if !self.partial.iter().all(whole) {
+            return Err("has a group of losses that does not fit its samples and candidates".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Refuses scores whose parts are not those of the model.
+    pub fn check_parts(&self, path: &Path, graph: &Graph) -> Result<()> {
+        let (units, _) = units(graph, self.settings.unit)?;
+        let differs = |(p, u): &(&Part, &Unit)| p.path != u.region.path || p.block != u.block;
+        let message = match self.parts.iter().zip(&units).find(differs) {
+            None if self.parts.len() == units.len() => return Ok(()),
+            None => format!("scores {} parts; the model has {}: score again", self.parts.len(), units.len()),
+            Some((p, u)) => {
+                format!("scores `{}` where the model has `{}`: score again", p.path, u.region.path)
+            }
+        };
+        Err(PruneError::Scores { path: path.to_owned(), message })
     }
 
     /// The file's text.
@@ -187,7 +247,7 @@ impl Scores {
 
 /// Whether a block is one of the first or last that are never removed.
 pub fn is_protected(block: usize, blocks: usize, [first, last]: [usize; 2]) -> bool {
-    block < first || block + last >= blocks
+    block < first || block.saturating_add(last) >= blocks
 }
 
 /// A score file under way: saved after every group of samples.

@@ -167,6 +167,11 @@ impl Checkpoint {
         self.onnx.as_deref()
     }
 
+    /// The computation of an ONNX file, which the checkpoint does not need any more: only its tensors stay.
+    pub fn take_onnx(&mut self) -> Option<OnnxModel> {
+        self.onnx.take().map(|m| *m)
+    }
+
     /// Adds a tensor that stands elsewhere in an ONNX file (in an attribute) or was computed from others when it was
     /// read, so that recipes can name it.
     ///

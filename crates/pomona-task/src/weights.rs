@@ -1,10 +1,10 @@
 //! A model's weights for the executor: all in memory, or widened when a block needs them and let go afterwards.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard};
 
 use pomona_exec::{Device, ExecError, Tensor, WeightProvider};
-use pomona_graph::TensorId;
+use pomona_graph::{Node, Op, Role, TensorId};
 use pomona_models::Component;
 
 use crate::objective::Weights;
@@ -24,17 +24,34 @@ pub struct ModelWeights<'a> {
     device: Device,
     residence: Residence,
     cache: Mutex<HashMap<TensorId, Tensor>>,
+    /// Tensors that are operands as they are, not weights of an operator.
+    constants: HashSet<TensorId>,
 }
 
 impl<'a> ModelWeights<'a> {
     /// Nothing is read yet.
     pub fn new(component: &'a Component, device: &Device, residence: Residence) -> Self {
-        Self { component, device: device.clone(), residence, cache: Mutex::new(HashMap::new()) }
+        let constant = |n: &&Node| matches!(n.op, Op::Constant {});
+        let nodes = component.graph.nodes.iter().filter(constant);
+        let constants = nodes.flat_map(|n| n.weights.values().copied()).collect();
+        Self { component, device: device.clone(), residence, cache: Mutex::new(HashMap::new()), constants }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<TensorId, Tensor>> {
         // A panic elsewhere leaves the cache as it was between two inserts: still right.
         self.cache.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Refuses parameters that are no numbers: every loss would be none either. Constants may be infinite, as masks are.
+    fn check(&self, id: TensorId, values: &[f32]) -> pomona_exec::Result<()> {
+        let graph = &self.component.graph;
+        if graph.tensor(id).role != Role::Parameter || self.constants.contains(&id) {
+            return Ok(());
+        }
+        let Some(value) = values.iter().find(|v| !v.is_finite()) else { return Ok(()) };
+        let file = self.component.file_of(&graph.tensor(id).name);
+        let message = format!("holds {value}: fetch {} again", file.display());
+        Err(self.fault(id, message))
     }
 
     fn fault(&self, id: TensorId, e: impl ToString) -> ExecError {
@@ -50,6 +67,7 @@ impl WeightProvider for ModelWeights<'_> {
         }
         let def = self.component.graph.tensor(id);
         let values = self.component.materialise(&def.name).map_err(|e| self.fault(id, e))?;
+        self.check(id, &values)?;
         let tensor = Tensor::from_f32(values, &def.shape, &self.device)?;
         self.lock().insert(id, tensor.clone());
         Ok(tensor)
@@ -67,6 +85,7 @@ impl WeightProvider for ModelWeights<'_> {
             let read = self.component.materialise_rows(&def.name, range);
             values.extend(read.map_err(|e| self.fault(id, e))?);
         }
+        self.check(id, &values)?;
         Ok(Some(Tensor::from_f32(values, &[rows.len(), width], &self.device)?))
     }
 }

@@ -167,10 +167,17 @@ pub fn open_model(path: &Path) -> Result<Model> {
     })
 }
 
+/// Most bytes of a plan: every filter of a large network by its number.
+const MAX_PLAN: u64 = 64 << 20;
+
 /// Reads a plan; the message names the file.
 pub fn read_plan(path: &Path) -> Result<Plan> {
-    let text =
-        std::fs::read_to_string(path).with_context(|| format!("{}: cannot be read", path.display()))?;
+    let unread = || format!("{}: cannot be read", path.display());
+    let size = std::fs::metadata(path).with_context(unread)?.len();
+    if size > MAX_PLAN {
+        anyhow::bail!("{}: has {size} bytes; a plan has at most {MAX_PLAN}", path.display());
+    }
+    let text = std::fs::read_to_string(path).with_context(unread)?;
     Plan::from_json(&text).with_context(|| path.display().to_string())
 }
 

@@ -13,6 +13,7 @@ use clap::Parser;
 
 /// Exit codes: 0 done, 1 could not be done, 2 wrong use (clap's own).
 fn main() -> ExitCode {
+    pomona_models::tokenizer::silence_caught_panics();
     let cli = args::Cli::parse();
     let ui = ui::Ui::new(cli.quiet, cli.json);
     if cli.command.runs_networks() {

@@ -29,7 +29,7 @@ const READING: Reading = Reading {
 
 fn describe(c: &Fields<'_>) -> Result<Decoder> {
     let mut decoder = READING.read(c)?;
-    let count = c.size_or("num_local_experts", 8)?;
+    let count = c.experts("num_local_experts", 8, decoder.layers.len())?;
     let used = used(c, count)?;
     let window = c.maybe_size("sliding_window")?;
     for layer in &mut decoder.layers {

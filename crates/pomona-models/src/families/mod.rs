@@ -127,10 +127,11 @@ pub(crate) enum Known {
 impl Known {
     /// The graph of a config, every tensor in the config's own type.
     pub(crate) fn graph(self, config: &Fields<'_>) -> Result<Graph> {
-        match self {
+        let graph = match self {
             Known::Decoder(family) => family.graph(config),
             Known::Network(network) => (network.build)(config),
-        }
+        };
+        graph.map_err(|e| config.refused(e))
     }
 
     /// Names that a tensor may have in a file instead of its own.

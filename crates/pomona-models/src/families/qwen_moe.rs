@@ -45,7 +45,7 @@ fn place_experts(
     shared: Option<usize>,
 ) -> Result<()> {
     let key = if c.get("num_local_experts").is_some() { "num_local_experts" } else { "num_experts" };
-    let count = c.size_or(key, default.0)?;
+    let count = c.experts(key, default.0, decoder.layers.len())?;
     let used = match c.get("num_experts_per_tok") {
         None => default.1,
         Some(_) => mixtral::used(c, count)?,

@@ -126,10 +126,11 @@ fn made(
         put("rope.freq_base_swa", GgufValue::F32(rope.theta as f32));
     }
     put("vocab_size", size(d.vocab));
-    match tokenizer(model, d.vocab) {
-        Ok(Some(entries)) => out.extend(entries),
-        Ok(None) => notes.push("no tokenizer is written: there is no tokenizer.json".to_owned()),
-        Err(e) => notes.push(format!("no tokenizer is written: {e}")),
+    match tokenizer(model)?.map(|t| t.gguf_metadata(d.vocab)) {
+        Some(Ok(entries)) => out.extend(entries),
+        None => notes.push("no tokenizer is written: there is no tokenizer.json".to_owned()),
+        // A kind that llama.cpp does not have.
+        Some(Err(e)) => notes.push(format!("no tokenizer is written: {e}")),
     }
     Ok(out)
 }
@@ -138,11 +139,12 @@ fn shorter(window: usize, longest: u64) -> String {
     format!("the context is {window} tokens, the window of attention, instead of {longest}")
 }
 
-fn tokenizer(model: &Model, rows: usize) -> Result<Option<Vec<(String, GgufValue)>>> {
+/// The model's tokenizer; none where it has none. A damaged one is an error: the output would lack what its source has.
+fn tokenizer(model: &Model) -> Result<Option<Tokenizer>> {
     if !model.path.join("tokenizer.json").is_file() {
         return Ok(None);
     }
-    Ok(Some(Tokenizer::from_dir(&model.path)?.gguf_metadata(rows)?))
+    Ok(Some(Tokenizer::from_dir(&model.path)?))
 }
 
 /// The tensor of rotary divisors that the file needs; none where the frequencies are plain.

@@ -8,7 +8,7 @@ use pomona_graph::{
 use pomona_store::onnx::{OnnxData, OnnxNode, OnnxTensor, OnnxValue, element};
 use pomona_store::{Checkpoint, Encoding, TensorInfo, decode};
 
-use super::host::{Data, Host, LIMIT};
+use super::host::{Data, Host, LIMIT, MEMORY};
 use super::names::Names;
 use super::ops::Rounding;
 
@@ -112,6 +112,8 @@ pub(super) struct Context<'a> {
     /// Element types of constants that stand in attributes.
     pub stored: HashMap<String, Encoding>,
     constants: HashMap<String, ValueId>,
+    /// Memory that worked out values may still take.
+    left: usize,
     /// Names that `computed` may not take.
     taken: HashSet<String>,
 }
@@ -130,6 +132,7 @@ impl<'a> Context<'a> {
             builder: GraphBuilder::new("model", "f32"),
             opset,
             entries: HashMap::new(),
+            left: MEMORY,
             names: Names::default(),
             bindings,
             exprs: BTreeMap::new(),
@@ -159,6 +162,13 @@ impl<'a> Context<'a> {
     /// The i-th input where it is known, small tensors of the file included.
     pub(super) fn host(&self, c: &Call<'_>, i: usize) -> Option<Host> {
         self.host_of(self.name(c, i)?)
+    }
+
+    /// Counts what a worked out value takes; false where it would be too much.
+    pub(super) fn afford(&mut self, bytes: usize) -> bool {
+        let left = self.left.checked_sub(bytes);
+        self.left = left.unwrap_or(self.left);
+        left.is_some()
     }
 
     pub(super) fn host_of(&self, name: &str) -> Option<Host> {

@@ -8,6 +8,8 @@ use super::context::{Call, Context, Entry, Fault, Lower, Weight, axis, unsupport
 use super::host::{Data, Host, LIMIT, binary, indices, number, strides};
 use super::ops::tables;
 
+const TOO_LONG: &str = "holds a list of numbers that is longer than any shape: store it as a tensor";
+
 /// What a node gives, where it is known; none where it must run.
 pub(super) fn fold(ctx: &mut Context<'_>, c: &Call<'_>) -> Lower<Option<Vec<Entry>>> {
     let op = c.node.op.as_str();
@@ -39,7 +41,10 @@ pub(super) fn fold(ctx: &mut Context<'_>, c: &Call<'_>) -> Lower<Option<Vec<Entr
         Some(h) => match evaluate(ctx, c, &h) {
             // A constant stretched to a symbolic size is a node; only arithmetic on sizes must be known.
             Err(Fault::Bind(_)) if matches!(op, "Expand" | "Tile" | "Reshape" | "Slice" | "Cast") => Ok(None),
-            other => Ok(other?.map(|all| all.into_iter().map(Entry::Host).collect())),
+            // What would fill the memory is computed when the graph runs.
+            other => Ok(other?
+                .filter(|all| ctx.afford(all.iter().map(Host::memory).sum()))
+                .map(|all| all.into_iter().map(Entry::Host).collect())),
         },
         None => Ok(None),
     }
@@ -65,6 +70,8 @@ fn constant(ctx: &mut Context<'_>, c: &Call<'_>) -> Lower<Vec<Entry>> {
         }
         OnnxValue::Float(v) => one(Data::Floats(vec![f64::from(*v)]), None),
         OnnxValue::Int(v) => one(Data::Ints(vec![(*v).into()]), None),
+        OnnxValue::Floats(v) if v.len() > LIMIT => return unsupported(TOO_LONG),
+        OnnxValue::Ints(v) if v.len() > LIMIT => return unsupported(TOO_LONG),
         OnnxValue::Floats(v) => one(Data::Floats(v.iter().map(|f| f64::from(*f)).collect()), Some(v.len())),
         OnnxValue::Ints(v) => one(Data::Ints(v.iter().map(|i| (*i).into()).collect()), Some(v.len())),
         _ => return unsupported(format!("holds a constant as `{}`, which is not read", a.name)),
@@ -92,9 +99,21 @@ fn rearranged(ctx: &Context<'_>, c: &Call<'_>, w: &Weight) -> Lower<Option<Weigh
     })
 }
 
+/// Inputs that the evaluation of an operator reads.
+fn operands(op: &str) -> usize {
+    match op {
+        "Where" | "ScatterND" => 3,
+        "Reshape" | "Gather" | "Expand" | "Tile" | "GatherElements" => 2,
+        _ => 1,
+    }
+}
+
 fn evaluate(ctx: &Context<'_>, c: &Call<'_>, h: &[Host]) -> Lower<Option<Vec<Host>>> {
     let op = c.node.op.as_str();
     let Some(x) = h.first() else { return Ok(None) };
+    if h.len() < operands(op) {
+        return unsupported(format!("has {} inputs; {} were expected", h.len(), operands(op)));
+    }
     if let Some(function) = tables::binary(op) {
         let mut out = x.clone();
         for y in h.iter().skip(1) {
@@ -134,6 +153,7 @@ fn evaluate(ctx: &Context<'_>, c: &Call<'_>, h: &[Host]) -> Lower<Option<Vec<Hos
             let at: Vec<usize> = indices(&shape).map(at).collect();
             one(x.pick(shape, &at))
         }
+        "Concat" if h.iter().map(Host::len).sum::<usize>() > LIMIT => Ok(None),
         "Concat" => concat(c, h).and_then(one),
         "Gather" => gather(c, x, &h[1]).and_then(one),
         "Slice" => slice(ctx, c, x).and_then(one),
@@ -143,7 +163,9 @@ fn evaluate(ctx: &Context<'_>, c: &Call<'_>, h: &[Host]) -> Lower<Option<Vec<Hos
             let mut start = 0;
             let mut out = Vec::new();
             for size in args::split_sizes(ctx, c, &n.into())? {
-                let end = start + number(&size)? as usize;
+                let size = usize::try_from(number(&size)?).ok().filter(|s| *s <= x.shape[at] - start);
+                let Some(size) = size else { return unsupported("its parts are larger than what it splits") };
+                let end = start + size;
                 out.push(along(x, at, &(start..end).collect::<Vec<_>>())?);
                 start = end;
             }
@@ -287,6 +309,10 @@ fn gather(c: &Call<'_>, x: &Host, index: &Host) -> Lower<Host> {
     let position =
         |i: &i64| usize::try_from(if *i < 0 { i.saturating_add(n) } else { *i }).unwrap_or(usize::MAX);
     let positions: Vec<usize> = index.i64s()?.iter().map(position).collect();
+    let rest = x.len() / x.shape[at].max(1);
+    if positions.len().saturating_mul(rest) > LIMIT {
+        return unsupported("picks more of a constant than is worked out");
+    }
     let mut out = along(x, at, &positions)?;
     out.shape.splice(at..=at, index.shape.iter().copied());
     Ok(out)

@@ -6,6 +6,8 @@ use super::context::{Fault, Lower, unsupported};
 
 /// Most elements that are worked out here; larger constants stay tensors.
 pub(super) const LIMIT: usize = 1 << 16;
+/// Most bytes that the worked out values of a file take.
+pub(super) const MEMORY: usize = 24 << 20;
 
 /// A known value, row-major.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,6 +39,17 @@ impl Host {
             Data::Floats(v) => v.len(),
             Data::Bools(v) => v.len(),
         }
+    }
+
+    /// Bytes of memory, about.
+    pub(super) fn memory(&self) -> usize {
+        // An integer is a sum of products: a list and its only entry.
+        let element = match &self.data {
+            Data::Ints(_) => size_of::<Dim>() + 32,
+            Data::Floats(_) => 8,
+            Data::Bools(_) => 1,
+        };
+        self.len().saturating_mul(element)
     }
 
     pub(super) fn ty(&self) -> ValueType {

@@ -18,7 +18,7 @@ mod ops;
 mod rounding;
 mod walk;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use pomona_graph::{Bindings, Expr, Graph, Recipe, RecipeOutput};
 use pomona_store::onnx::{OnnxGraph, element};
@@ -61,7 +61,7 @@ pub(crate) struct Draft {
 /// Every operator that the graph has none for, with its nodes; a damaged file.
 pub(crate) fn import(file: &mut Checkpoint) -> Result<Imported> {
     let path = file.path().to_owned();
-    let Some(model) = file.onnx().cloned() else { return Err(file_error(&path, "is no ONNX file")) };
+    let Some(mut model) = file.take_onnx() else { return Err(file_error(&path, "is no ONNX file")) };
     let opset = model.opsets.iter().find(|(d, _)| d.is_empty()).map_or(1, |(_, v)| *v);
     if !OPSETS.contains(&opset) {
         let message = format!(
@@ -74,7 +74,8 @@ pub(crate) fn import(file: &mut Checkpoint) -> Result<Imported> {
     if model.ir_version < 3 {
         return Err(file_error(&path, format!("has IR version {}; 3 and later are read", model.ir_version)));
     }
-    let inlined = inline::functions(&model).map_err(|e| file_error(&path, e))?;
+    walk::refuse_twice(&path, &model.graph)?;
+    let inlined = inline::functions(&mut model).map_err(|e| file_error(&path, e))?;
     walk::refuse_unknown(&path, &inlined)?;
     let mut bound = Bindings::new();
     let (draft, computed) = loop {
@@ -107,15 +108,15 @@ pub(crate) fn import(file: &mut Checkpoint) -> Result<Imported> {
     import.check(&|name| crate::model::source_of(Some(file), name))?;
     let config = json!({
         CONFIG_KEY: {"ir_version": model.ir_version, "opset": opset, "producer": model.producer,
-            "graph": model.graph.name, "bound": bound, "ports": ports(&model.graph)},
+            "graph": inlined.name, "bound": bound, "ports": ports(&inlined)},
     });
     Ok(Imported { config, graph: draft.graph, import })
 }
 
 /// Element types of inputs and outputs that are not what values of a graph are written as.
 fn ports(graph: &OnnxGraph) -> BTreeMap<String, i32> {
-    let initializers: Vec<&str> = graph.initializers.iter().map(|t| t.name.as_str()).collect();
-    let inputs = graph.inputs.iter().filter(|p| !initializers.contains(&p.name.as_str()));
+    let initializers: HashSet<&str> = graph.initializers.iter().map(|t| t.name.as_str()).collect();
+    let inputs = graph.inputs.iter().filter(|p| !initializers.contains(p.name.as_str()));
     let all = inputs.chain(&graph.outputs);
     let usual = [0, element::FLOAT, element::INT64, element::BOOL];
     all.filter(|p| !usual.contains(&p.element)).map(|p| (p.name.clone(), p.element)).collect()

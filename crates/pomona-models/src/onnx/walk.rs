@@ -1,6 +1,6 @@
 //! One pass over the nodes: folding, lowering, and the list of what cannot be read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use pomona_graph::{Bindings, Dim, Graph, Shape, ValueType};
@@ -11,8 +11,10 @@ use super::context::{Call, Context, Entry, Fault, Lower, Weight, unsupported};
 use super::{Draft, args, default_size, fold, ops, refused, rounding};
 use crate::error::ModelError;
 
-/// Most nodes that a message names of an operator, and most operators.
+/// Most nodes that a message names of an operator.
 const SHOWN: usize = 4;
+/// Most operators that a message names.
+const SHOWN_OPERATORS: usize = 100;
 /// Branches in branches.
 const MAX_DEPTH: usize = 16;
 
@@ -31,19 +33,19 @@ impl From<ModelError> for Stop {
 
 /// Refuses operators that are not read at all, all of them at once.
 pub(super) fn refuse_unknown(path: &Path, graph: &OnnxGraph) -> Result<(), ModelError> {
-    let mut missing: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut missing: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for node in graph.nodes.iter().filter(|n| !ops::is_known(&n.domain, &n.op)) {
         let op =
             if node.domain.is_empty() { node.op.clone() } else { format!("{}.{}", node.domain, node.op) };
         missing.entry(op).or_default().push(label(node));
     }
     if let Some(kind) = graph.unread.first() {
-        missing.entry(kind.clone()).or_default().extend(graph.unread.iter().skip(1).cloned());
+        missing.entry(kind.clone()).or_default().extend(graph.unread.iter().skip(1).map(String::as_str));
     }
     if missing.is_empty() {
         return Ok(());
     }
-    let lines = missing.iter().map(|(op, nodes)| format!("{op} ({})", some(nodes)));
+    let lines = missing.iter().take(SHOWN_OPERATORS).map(|(op, nodes)| format!("{op} ({})", some(nodes)));
     let message = format!(
         "has {} operators that are not read: {}; replace them before the export, or export with another operator set",
         missing.len(),
@@ -52,16 +54,28 @@ pub(super) fn refuse_unknown(path: &Path, graph: &OnnxGraph) -> Result<(), Model
     Err(refused(path, message))
 }
 
-fn some(nodes: &[String]) -> String {
-    let mut out = nodes.iter().take(SHOWN).map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
+/// Refuses values that are made twice: which of them a reader means would be anybody's guess.
+pub(super) fn refuse_twice(path: &Path, graph: &OnnxGraph) -> Result<(), ModelError> {
+    let mut made: HashSet<&str> = graph.inputs.iter().map(|p| p.name.as_str()).collect();
+    for name in graph.nodes.iter().flat_map(|n| &n.outputs).filter(|n| !n.is_empty()) {
+        if !made.insert(name) {
+            return Err(refused(path, format!("makes the value `{name}` twice")));
+        }
+    }
+    Ok(())
+}
+
+fn some(nodes: &[impl AsRef<str>]) -> String {
+    let mut out =
+        nodes.iter().map(AsRef::as_ref).take(SHOWN).map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
     if nodes.len() > SHOWN {
         out += &format!(" and {} more", nodes.len() - SHOWN);
     }
     out
 }
 
-fn label(node: &OnnxNode) -> String {
-    if node.name.is_empty() { node.outputs.first().cloned().unwrap_or_default() } else { node.name.clone() }
+fn label(node: &OnnxNode) -> &str {
+    if node.name.is_empty() { node.outputs.first().map_or("", String::as_str) } else { &node.name }
 }
 
 /// What a walk could not read: operator, node, why.
@@ -123,7 +137,10 @@ fn report(path: &Path, all: &Refused) -> ModelError {
     for (op, node, why) in &all.0 {
         grouped.entry((op, why)).or_default().push(node.clone());
     }
-    let lines = grouped.iter().map(|((op, why), nodes)| format!("{op} ({}) {why}", some(nodes)));
+    let lines = grouped
+        .iter()
+        .take(SHOWN_OPERATORS)
+        .map(|((op, why), nodes)| format!("{op} ({}) {why}", some(nodes)));
     refused(path, format!("cannot be read: {}", lines.collect::<Vec<_>>().join("; ")))
 }
 
@@ -208,7 +225,7 @@ fn one(ctx: &mut Context<'_>, node: &OnnxNode, depth: usize, refused: &mut Refus
 }
 
 fn lose(ctx: &mut Context<'_>, node: &OnnxNode, why: String, refused: &mut Refused) {
-    refused.0.push((node.op.clone(), label(node), why));
+    refused.0.push((node.op.clone(), label(node).to_owned(), why));
     node.outputs.iter().for_each(|o| {
         ctx.entries.insert(o.clone(), Entry::Unknown);
     });
@@ -217,6 +234,10 @@ fn lose(ctx: &mut Context<'_>, node: &OnnxNode, why: String, refused: &mut Refus
 fn read(ctx: &mut Context<'_>, node: &OnnxNode) -> Lower<Vec<Entry>> {
     let known = Call { node, path: String::new() };
     let first = ctx.builder.nodes().len();
+    let source = node.op == "Constant" || node.op.starts_with("Random");
+    if node.inputs.is_empty() && !source {
+        return unsupported("has no input");
+    }
     if !matches!(node.op.as_str(), "QuantizeLinear" | "DequantizeLinear")
         && let Some(entries) = fold::fold(ctx, &known)?
     {

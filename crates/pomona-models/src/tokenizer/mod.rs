@@ -9,6 +9,7 @@ mod chat_time;
 mod clip;
 mod error;
 mod from_gguf;
+mod guard;
 mod hf_files;
 mod load;
 mod pretokenizers;
@@ -16,7 +17,6 @@ mod stream;
 mod to_gguf;
 mod vocabulary;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use pomona_store::GgufValue;
@@ -24,9 +24,11 @@ use serde_json::Value;
 
 pub use chat::{ChatMessage, ChatOptions, render_template};
 pub use error::{Result, TokenizerError};
+pub use guard::silence_caught_panics;
 pub use stream::StreamDecoder;
 
 use error::file_error;
+use guard::guarded;
 
 /// Where a tokenizer came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -187,15 +189,6 @@ impl Tokenizer {
 
     fn definition(&self) -> Result<Value> {
         serde_json::from_str(&self.json).map_err(|e| file_error(&self.origin, format!("is not JSON: {e}")))
-    }
-}
-
-/// Runs the `tokenizers` crate, whose parts panic on some definitions that they should refuse.
-fn guarded<T>(f: impl FnOnce() -> tokenizers::Result<T>) -> std::result::Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(f)) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(e)) => Err(e.to_string()),
-        Err(_) => Err("the definition is inconsistent: the tokenizer failed on it".to_owned()),
     }
 }
 

@@ -8,8 +8,11 @@ use crate::error::{Result, StoreError, format_error};
 
 /// A vocabulary, its scores and its merges are a few hundred megabytes at most; beyond this the header is damaged.
 const MAX_HEADER: usize = 1 << 30;
-/// Values of all arrays together: a value takes 32 bytes in memory and may take one in the file.
-const MAX_VALUES: usize = 16 << 20;
+/// Memory that arrays may take together: a value takes 32 bytes and may be one in the file. Every vocabulary stays below the
+/// sum of both.
+const FREE_MEMORY: usize = 32 << 20;
+/// Bytes of memory for each byte of the header read so far.
+const MEMORY_PER_BYTE: usize = 4;
 
 pub(super) struct Cursor<'a> {
     path: &'a Path,
@@ -141,9 +144,14 @@ impl<'a> Cursor<'a> {
         };
         let n = self.count(least, &format!("length of metadata `{key}`"))?;
         self.values = self.values.saturating_add(n);
-        if self.values > MAX_VALUES {
+        // What the array itself has in the file counts too: it was checked to be there.
+        let length = self.at.saturating_add(n.saturating_mul(least));
+        let worth = FREE_MEMORY.saturating_add(length.saturating_mul(MEMORY_PER_BYTE));
+        let memory = self.values.saturating_mul(size_of::<GgufValue>());
+        if memory > worth {
             let message = format!(
-                "metadata `{key}` brings its arrays to {} values; {MAX_VALUES} are read",
+                "metadata `{key}` brings its arrays to {} values, which take more memory than {length} bytes of header are worth \
+                 ({worth} bytes)",
                 self.values
             );
             return Err(self.error(message));

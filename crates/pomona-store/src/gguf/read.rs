@@ -64,6 +64,9 @@ fn read_metadata(c: &mut Cursor<'_>, count: usize) -> Result<Vec<(String, GgufVa
                 format!("a metadata key has {} bytes; at most {MAX_KEY} are read", key.len()),
             ));
         }
+        if key.is_empty() {
+            return Err(format_error(c.path(), "a metadata key has no name"));
+        }
         let ty = c.u32(&key)?;
         let value = c.value(ty, &key, 0)?;
         if !keys.insert(key.clone()) {

@@ -1,5 +1,6 @@
 //! From bytes to [`OnnxModel`]. Tensor data stay in the map wherever they lie there as they are in memory.
 
+use std::cell::Cell;
 use std::ops::Range;
 
 use super::proto::{
@@ -13,10 +14,35 @@ type Read<T> = Result<T, String>;
 /// Graphs in graphs: no model nests deeper, and recursion must stay bounded on hostile files.
 const MAX_DEPTH: usize = 16;
 
+/// Memory that the description of any network may take.
+const FREE_MEMORY: usize = 16 << 20;
+/// Bytes of memory for each byte of the file: nodes with names take about five, a row of empty ones a hundred.
+const MEMORY_PER_BYTE: usize = 4;
+
+/// The file, and the memory that was taken for what stands in it. Tensor data stay in the file.
+struct File<'a> {
+    bytes: &'a [u8],
+    taken: Cell<usize>,
+}
+
+impl File<'_> {
+    /// Counts what something takes, refusing more than a file of this length may ask for.
+    fn take(&self, bytes: usize) -> Read<()> {
+        let (taken, length) = (self.taken.get().saturating_add(bytes), self.bytes.len());
+        let worth = FREE_MEMORY.saturating_add(length.saturating_mul(MEMORY_PER_BYTE));
+        self.taken.set(taken);
+        if taken > worth {
+            return Err(format!("takes more memory than {length} bytes are worth ({worth} bytes)"));
+        }
+        Ok(())
+    }
+}
+
 /// Parses a `ModelProto`.
-pub(super) fn model(data: &[u8]) -> Read<OnnxModel> {
+pub(super) fn model(bytes: &[u8]) -> Read<OnnxModel> {
+    let data = &File { bytes, taken: Cell::new(0) };
     let mut out = OnnxModel::default();
-    let mut fields = Fields::new(data, 0..data.len());
+    let mut fields = Fields::new(bytes, 0..bytes.len());
     let mut graphs = 0;
     while let Some(f) = fields.next()? {
         match f.number {
@@ -37,15 +63,17 @@ pub(super) fn model(data: &[u8]) -> Read<OnnxModel> {
     Ok(out)
 }
 
-fn text(data: &[u8], value: &Wire) -> Read<String> {
-    let bytes = &data[value.range()?];
+fn text(data: &File<'_>, value: &Wire) -> Read<String> {
+    let bytes = &data.bytes[value.range()?];
+    data.take(size_of::<String>() + bytes.len())?;
     // Names are compared and printed, never interpreted: bytes that are no text become replacement characters.
     Ok(String::from_utf8_lossy(bytes).into_owned())
 }
 
-fn opset(data: &[u8], range: Range<usize>) -> Read<(String, i64)> {
+fn opset(data: &File<'_>, range: Range<usize>) -> Read<(String, i64)> {
+    data.take(32)?;
     let (mut domain, mut version) = (String::new(), 0);
-    let mut fields = Fields::new(data, range);
+    let mut fields = Fields::new(data.bytes, range);
     while let Some(f) = fields.next()? {
         match f.number {
             1 => domain = text(data, &f.value)?,
@@ -59,11 +87,11 @@ fn opset(data: &[u8], range: Range<usize>) -> Read<(String, i64)> {
     Ok((domain, version))
 }
 
-fn graph(data: &[u8], range: Range<usize>, depth: usize, out: &mut OnnxGraph) -> Read<()> {
+fn graph(data: &File<'_>, range: Range<usize>, depth: usize, out: &mut OnnxGraph) -> Read<()> {
     if depth > MAX_DEPTH {
         return Err(format!("nests more than {MAX_DEPTH} graphs"));
     }
-    let mut fields = Fields::new(data, range);
+    let mut fields = Fields::new(data.bytes, range);
     while let Some(f) = fields.next()? {
         match f.number {
             1 => out.nodes.push(node(data, f.value.range()?, depth)?),
@@ -78,9 +106,10 @@ fn graph(data: &[u8], range: Range<usize>, depth: usize, out: &mut OnnxGraph) ->
     Ok(())
 }
 
-fn node(data: &[u8], range: Range<usize>, depth: usize) -> Read<OnnxNode> {
+fn node(data: &File<'_>, range: Range<usize>, depth: usize) -> Read<OnnxNode> {
+    data.take(size_of::<OnnxNode>())?;
     let mut out = OnnxNode::default();
-    let mut fields = Fields::new(data, range);
+    let mut fields = Fields::new(data.bytes, range);
     while let Some(f) = fields.next()? {
         match f.number {
             1 => out.inputs.push(text(data, &f.value)?),
@@ -106,8 +135,9 @@ fn node(data: &[u8], range: Range<usize>, depth: usize) -> Read<OnnxNode> {
     Ok(out)
 }
 
-fn attribute(data: &[u8], range: Range<usize>, depth: usize) -> Read<OnnxAttribute> {
-    let mut fields = Fields::new(data, range);
+fn attribute(data: &File<'_>, range: Range<usize>, depth: usize) -> Read<OnnxAttribute> {
+    data.take(size_of::<OnnxAttribute>())?;
+    let mut fields = Fields::new(data.bytes, range);
     let (mut name, mut kind, mut found) = (String::new(), 0, OnnxValue::Other);
     let (mut floats, mut ints, mut texts) = (Vec::new(), Vec::new(), Vec::new());
     while let Some(f) = fields.next()? {
@@ -124,7 +154,7 @@ fn attribute(data: &[u8], range: Range<usize>, depth: usize) -> Read<OnnxAttribu
             }
             (7, Wire::Bytes(r)) => floats.extend(packed_floats(data, r.clone())?),
             (7, v) => floats.push(v.float()?),
-            (8, Wire::Bytes(r)) => ints.extend(packed_ints(data, r.clone())?),
+            (8, Wire::Bytes(r)) => ints.extend(numbers(data, r)?),
             (8, v) => ints.push(v.int()?),
             (9, v) => texts.push(text(data, v)?),
             (20, v) => kind = v.int()?,
@@ -150,16 +180,23 @@ fn attribute(data: &[u8], range: Range<usize>, depth: usize) -> Read<OnnxAttribu
     Ok(OnnxAttribute { name, value })
 }
 
-fn packed_floats(data: &[u8], range: Range<usize>) -> Read<Vec<f32>> {
+fn numbers(data: &File<'_>, range: &Range<usize>) -> Read<Vec<i64>> {
+    // A number may be one byte in the file.
+    data.take(8 * range.len())?;
+    packed_ints(data.bytes, range.clone())
+}
+
+fn packed_floats(data: &File<'_>, range: Range<usize>) -> Read<Vec<f32>> {
     if !range.len().is_multiple_of(4) {
         return Err(format!("a list of floats has {} bytes", range.len()));
     }
-    Ok(data[range].chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+    Ok(data.bytes[range].chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
 }
 
-fn function(data: &[u8], range: Range<usize>) -> Read<OnnxFunction> {
+fn function(data: &File<'_>, range: Range<usize>) -> Read<OnnxFunction> {
+    data.take(size_of::<OnnxFunction>())?;
     let mut out = OnnxFunction::default();
-    let mut fields = Fields::new(data, range);
+    let mut fields = Fields::new(data.bytes, range);
     while let Some(f) = fields.next()? {
         match f.number {
             1 => out.name = text(data, &f.value)?,
@@ -175,14 +212,15 @@ fn function(data: &[u8], range: Range<usize>) -> Read<OnnxFunction> {
     Ok(out)
 }
 
-fn port(data: &[u8], range: Range<usize>) -> Read<OnnxPort> {
+fn port(data: &File<'_>, range: Range<usize>) -> Read<OnnxPort> {
+    data.take(size_of::<OnnxPort>())?;
     let mut out = OnnxPort::default();
-    let mut fields = Fields::new(data, range);
+    let mut fields = Fields::new(data.bytes, range);
     while let Some(f) = fields.next()? {
         match f.number {
             1 => out.name = text(data, &f.value)?,
             2 => {
-                let mut kinds = Fields::new(data, f.value.range()?);
+                let mut kinds = Fields::new(data.bytes, f.value.range()?);
                 while let Some(kind) = kinds.next()? {
                     if kind.number == 1 {
                         tensor_type(data, kind.value.range()?, &mut out)?;
@@ -195,13 +233,13 @@ fn port(data: &[u8], range: Range<usize>) -> Read<OnnxPort> {
     Ok(out)
 }
 
-fn tensor_type(data: &[u8], range: Range<usize>, out: &mut OnnxPort) -> Read<()> {
-    let mut fields = Fields::new(data, range);
+fn tensor_type(data: &File<'_>, range: Range<usize>, out: &mut OnnxPort) -> Read<()> {
+    let mut fields = Fields::new(data.bytes, range);
     while let Some(f) = fields.next()? {
         match f.number {
             1 => out.element = f.value.int()? as i32,
             2 => {
-                let mut dims = Fields::new(data, f.value.range()?);
+                let mut dims = Fields::new(data.bytes, f.value.range()?);
                 let shape = out.shape.get_or_insert_default();
                 while let Some(d) = dims.next()? {
                     if d.number == 1 {
@@ -215,9 +253,10 @@ fn tensor_type(data: &[u8], range: Range<usize>, out: &mut OnnxPort) -> Read<()>
     Ok(())
 }
 
-fn dim(data: &[u8], range: Range<usize>) -> Read<OnnxDim> {
+fn dim(data: &File<'_>, range: Range<usize>) -> Read<OnnxDim> {
+    data.take(size_of::<OnnxDim>())?;
     let mut out = OnnxDim::Unknown;
-    let mut fields = Fields::new(data, range);
+    let mut fields = Fields::new(data.bytes, range);
     while let Some(f) = fields.next()? {
         match f.number {
             1 => out = OnnxDim::Size(f.value.int()?),
@@ -242,21 +281,22 @@ struct Typed {
     packed: Option<Range<usize>>,
 }
 
-fn tensor(data: &[u8], range: Range<usize>) -> Read<OnnxTensor> {
+fn tensor(data: &File<'_>, range: Range<usize>) -> Read<OnnxTensor> {
+    data.take(size_of::<OnnxTensor>())?;
     let mut out = OnnxTensor::default();
     let mut typed = Typed::default();
     let mut raw = None;
     let (mut external, mut is_external) = (Vec::new(), false);
-    let mut fields = Fields::new(data, range);
+    let mut fields = Fields::new(data.bytes, range);
     while let Some(f) = fields.next()? {
         match (f.number, &f.value) {
-            (1, Wire::Bytes(r)) => out.shape.extend(packed_ints(data, r.clone())?),
+            (1, Wire::Bytes(r)) => out.shape.extend(numbers(data, r)?),
             (1, v) => out.shape.push(v.int()?),
             (2, v) => out.element = v.int()? as i32,
             (4 | 10, Wire::Bytes(r)) if typed.packed.is_none() => typed.packed = Some(r.clone()),
             (4, v) => typed.floats.push(v.float()?),
             (10, Wire::Fixed64(v)) => typed.doubles.push(f64::from_bits(*v)),
-            (5 | 7 | 11, Wire::Bytes(r)) => typed.ints.extend(packed_ints(data, r.clone())?),
+            (5 | 7 | 11, Wire::Bytes(r)) => typed.ints.extend(numbers(data, r)?),
             (5 | 7 | 11, v) => typed.ints.push(v.int()?),
             (6, _) => return Err("a tensor holds text, which no network computes with".to_owned()),
             (8, v) => out.name = text(data, v)?,
@@ -293,9 +333,9 @@ fn bytes_of(kind: i32, typed: &Typed) -> Read<OnnxData> {
     Ok(if out.is_empty() { OnnxData::None } else { OnnxData::Bytes(out) })
 }
 
-fn entry(data: &[u8], range: Range<usize>) -> Read<(String, String)> {
+fn entry(data: &File<'_>, range: Range<usize>) -> Read<(String, String)> {
     let (mut key, mut value) = (String::new(), String::new());
-    let mut fields = Fields::new(data, range);
+    let mut fields = Fields::new(data.bytes, range);
     while let Some(f) = fields.next()? {
         match f.number {
             1 => key = text(data, &f.value)?,

@@ -7,7 +7,10 @@ use memmap2::Mmap;
 
 use super::proto::{OnnxData, OnnxTensor, element};
 use crate::checkpoint::{TensorInfo, map_file};
-use crate::error::{Result, tensor_error};
+use crate::error::{Result, format_error, tensor_error};
+
+/// As many as PyTorch and NumPy allow.
+const MAX_AXES: usize = 64;
 
 /// A tensor of an ONNX file: its place, or its bytes where they do not lie in a file as they are in memory.
 pub(crate) struct Found {
@@ -21,6 +24,12 @@ pub(crate) fn find(path: &Path, maps: &mut BTreeMap<PathBuf, Mmap>, tensor: &Onn
     let encoding = element::encoding(tensor.element).ok_or_else(|| {
         bad(format!("has element type {}, which is not read: convert it to a plain one", tensor.element))
     })?;
+    if tensor.name.is_empty() {
+        return Err(format_error(path, "a tensor has no name"));
+    }
+    if tensor.shape.len() > MAX_AXES {
+        return Err(bad(format!("has {} axes; at most {MAX_AXES} were expected", tensor.shape.len())));
+    }
     let shape = tensor.shape.iter().map(|d| usize::try_from(*d)).collect::<std::result::Result<Vec<_>, _>>();
     let shape = shape.map_err(|_| bad(format!("has the impossible shape {:?}", tensor.shape)))?;
     let wanted = encoding.bytes_for(&shape).map_err(bad)?;

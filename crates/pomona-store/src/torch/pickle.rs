@@ -6,13 +6,13 @@ use super::globals::{self, Global};
 use super::value::{Heap, Object, Storage, Value, View};
 
 /// Values on the stack, far more than any checkpoint has at once.
-const MAX_STACK: usize = 4 << 20;
+const MAX_STACK: usize = 1 << 18;
 /// Opened and not yet closed marks.
 const MAX_MARKS: usize = 1 << 16;
 /// Axes of a tensor; PyTorch itself allows 64.
 const MAX_RANK: usize = 64;
-/// Entries that calls copy from lists, in all: one list must not be copied over and over.
-const MAX_COPIES: usize = 16 << 20;
+/// Memory of an entry of the memo, with the room that its table keeps free.
+const MEMO_ENTRY: usize = 56;
 
 /// Result of an instruction; the reason lacks the place.
 type Step<T> = Result<T, String>;
@@ -23,8 +23,6 @@ struct Machine<'a, 'h> {
     stack: Vec<Value<'a>>,
     marks: Vec<usize>,
     memo: HashMap<u64, Value<'a>>,
-    /// Entries that calls may still copy.
-    copies: usize,
     heap: &'h mut Heap<'a>,
 }
 
@@ -34,14 +32,14 @@ struct Machine<'a, 'h> {
 /// The instruction, its byte, and the reason.
 pub(super) fn run<'a>(bytes: &'a [u8], heap: &mut Heap<'a>) -> Result<(Value<'a>, usize), String> {
     let (stack, marks, memo) = (Vec::new(), Vec::new(), HashMap::new());
-    let mut m = Machine { bytes, at: 0, stack, marks, memo, copies: MAX_COPIES, heap };
+    let mut m = Machine { bytes, at: 0, stack, marks, memo, heap };
     loop {
         let at = m.at;
         let Some(&code) = bytes.get(at) else {
             return Err(format!("ends at byte {at} without STOP: the file is truncated, fetch it again"));
         };
         m.at += 1;
-        match m.step(code) {
+        match m.step(code).and_then(|done| m.heap.check(m.at).map(|()| done)) {
             Ok(None) => {}
             Ok(Some(value)) => return Ok((value, m.at)),
             Err(reason) => return Err(format!("{} at byte {at}: {reason}", name(code))),
@@ -209,7 +207,7 @@ impl<'a> Machine<'a, '_> {
     }
 
     fn object(&mut self, object: Object<'a>) -> Step<()> {
-        let value = self.heap.add(object)?;
+        let value = self.heap.add(object);
         self.push(value)
     }
 
@@ -276,6 +274,7 @@ impl<'a> Machine<'a, '_> {
 
     fn extend(&mut self, items: Vec<Value<'a>>) -> Step<()> {
         let target = self.top()?;
+        self.heap.take(size_of_val(items.as_slice()));
         match self.heap.get_mut(target) {
             Some(Object::List(list)) => list.extend(items),
             _ if target == Value::Inert => {}
@@ -286,6 +285,7 @@ impl<'a> Machine<'a, '_> {
 
     fn set(&mut self, entries: Vec<Value<'a>>) -> Step<()> {
         let (target, entries) = (self.top()?, pairs(entries)?);
+        self.heap.take(size_of_val(entries.as_slice()));
         match self.heap.get_mut(target) {
             Some(Object::Dict(dict)) => dict.extend(entries),
             _ if target == Value::Inert => {}
@@ -301,7 +301,9 @@ impl<'a> Machine<'a, '_> {
             _ => self.memo.len() as u64,
         };
         let value = self.top()?;
-        self.memo.insert(key, value);
+        if self.memo.insert(key, value).is_none() {
+            self.heap.take(MEMO_ENTRY);
+        }
         Ok(())
     }
 
@@ -331,8 +333,6 @@ impl<'a> Machine<'a, '_> {
             Global::OrderedDict => {
                 // Python 2 gives the entries as a list of pairs.
                 let list = first.and_then(|l| self.heap.items(l)).unwrap_or_default();
-                let left = self.copies.checked_sub(list.len());
-                let left = left.ok_or_else(|| format!("more than {MAX_COPIES} entries are copied"))?;
                 let mut entries = Vec::with_capacity(list.len());
                 for &pair in list {
                     let Some(&[key, value]) = self.heap.items(pair) else {
@@ -340,13 +340,12 @@ impl<'a> Machine<'a, '_> {
                     };
                     entries.push((key, value));
                 }
-                self.copies = left;
-                self.heap.add(Object::Dict(entries))
+                Ok(self.heap.add(Object::Dict(entries)))
             }
             Global::Size => first.ok_or_else(|| "a size has no value".to_owned()),
             Global::RebuildTensor { typed } => {
                 let view = self.tensor(args, typed)?;
-                self.heap.add(Object::Tensor(view))
+                Ok(self.heap.add(Object::Tensor(Box::new(view))))
             }
             Global::RebuildParameter => match first {
                 Some(v) if matches!(self.heap.get(v), Some(Object::Tensor(_))) => Ok(v),

@@ -12,13 +12,20 @@ const WRAPPERS: [&str; 8] =
 const MAX_DEPTH: usize = 32;
 /// Entries that are looked at, in all: shared dictionaries must not multiply.
 const MAX_ENTRIES: usize = 1 << 20;
+/// Names that tensors may have, in all: some for any file, and some for each tensor that stands in the pickle.
+const FREE_NAMES: usize = 1024;
+const NAMES_PER_TENSOR: usize = 4;
+/// Bytes of all names.
+const MAX_NAME_BYTES: usize = 32 << 20;
 /// Bytes of a name.
 const MAX_NAME: usize = 4096;
 
 /// The state dict's tensors in its order. Nested dictionaries and lists join their keys with dots; other values are left
 /// out.
 pub(super) fn tensors<'a>(path: &Path, heap: &Heap<'a>, root: Value<'a>) -> Result<Vec<(String, View<'a>)>> {
-    let mut walk = Walk { heap, left: MAX_ENTRIES, found: Vec::new() };
+    let tensors = heap.objects().filter(|o| matches!(o, Object::Tensor(_))).count();
+    let names = FREE_NAMES + NAMES_PER_TENSOR * tensors;
+    let mut walk = Walk { heap, left: MAX_ENTRIES, names, name_bytes: 0, found: Vec::new() };
     let inner = walk.unwrap(root);
     let name = if matches!(heap.get(inner), Some(Object::Tensor(_))) { "tensor" } else { "" };
     walk.visit(name.to_owned(), inner, 0).map_err(|m| format_error(path, m))?;
@@ -35,6 +42,10 @@ pub(super) fn tensors<'a>(path: &Path, heap: &Heap<'a>, root: Value<'a>) -> Resu
 struct Walk<'a, 'h> {
     heap: &'h Heap<'a>,
     left: usize,
+    /// Names that tensors may have in all.
+    names: usize,
+    /// Bytes of the names found so far.
+    name_bytes: usize,
     found: Vec<(String, View<'a>)>,
 }
 
@@ -65,6 +76,21 @@ impl<'a> Walk<'a, '_> {
         at
     }
 
+    fn find(&mut self, name: String, view: &View<'a>) -> std::result::Result<(), String> {
+        if name.is_empty() {
+            return Err("a tensor has no name".to_owned());
+        }
+        self.name_bytes += name.len();
+        if self.found.len() >= self.names || self.name_bytes > MAX_NAME_BYTES {
+            return Err(format!(
+                "gives its tensors more names than are read: {} names or {MAX_NAME_BYTES} bytes of names",
+                self.names
+            ));
+        }
+        self.found.push((name, view.clone()));
+        Ok(())
+    }
+
     fn visit(&mut self, name: String, value: Value<'a>, depth: usize) -> std::result::Result<(), String> {
         self.left = self.left.checked_sub(1).ok_or_else(|| format!("has more than {MAX_ENTRIES} entries"))?;
         let Some(object) = self.heap.get(value) else { return Ok(()) };
@@ -72,7 +98,7 @@ impl<'a> Walk<'a, '_> {
             return Err(format!("`{name}` lies under more than {MAX_DEPTH} dictionaries"));
         }
         match object {
-            Object::Tensor(view) => self.found.push((name, view.clone())),
+            Object::Tensor(view) => self.find(name, view)?,
             Object::Dict(entries) => {
                 for (key, value) in entries {
                     let key = match key {

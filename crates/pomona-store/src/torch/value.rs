@@ -25,7 +25,7 @@ pub(super) enum Object<'a> {
     List(Vec<Value<'a>>),
     Dict(Vec<(Value<'a>, Value<'a>)>),
     Storage(Storage<'a>),
-    Tensor(View<'a>),
+    Tensor(Box<View<'a>>),
 }
 
 /// A storage, or a part of one (legacy files only).
@@ -56,18 +56,41 @@ pub(super) struct View<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Heap<'a> {
     objects: Vec<Object<'a>>,
+    /// Memory that the pickles of the file took.
+    taken: usize,
 }
 
-/// Objects of a file, far more than any checkpoint has.
-const MAX_OBJECTS: usize = 4 << 20;
+/// Memory that any file may take.
+const FREE_MEMORY: usize = 32 << 20;
+/// Bytes of memory for each byte of a pickle: state dicts take about eleven, a row of empty objects a hundred.
+const MEMORY_PER_BYTE: usize = 16;
 
 impl<'a> Heap<'a> {
-    pub(super) fn add(&mut self, object: Object<'a>) -> Result<Value<'a>, String> {
-        if self.objects.len() >= MAX_OBJECTS {
-            return Err(format!("has more than {MAX_OBJECTS} objects"));
-        }
+    pub(super) fn add(&mut self, object: Object<'a>) -> Value<'a> {
+        let parts = match &object {
+            Object::Tuple(items) | Object::List(items) => size_of_val(items.as_slice()),
+            Object::Dict(entries) => size_of_val(entries.as_slice()),
+            Object::Storage(_) => 0,
+            // Its shape and strides.
+            Object::Tensor(view) => size_of::<View<'_>>() + 16 * view.shape.len(),
+        };
+        self.take(size_of::<Object<'_>>() + parts);
         self.objects.push(object);
-        Ok(Value::Object(self.objects.len() - 1))
+        Value::Object(self.objects.len() - 1)
+    }
+
+    /// Counts memory that something takes for as long as the file is read.
+    pub(super) fn take(&mut self, bytes: usize) {
+        self.taken = self.taken.saturating_add(bytes);
+    }
+
+    /// Refuses a pickle that takes more memory than its first `length` bytes are worth.
+    pub(super) fn check(&self, length: usize) -> Result<(), String> {
+        let worth = FREE_MEMORY.saturating_add(length.saturating_mul(MEMORY_PER_BYTE));
+        if self.taken > worth {
+            return Err(format!("takes more memory than {length} bytes of pickle are worth ({worth} bytes)"));
+        }
+        Ok(())
     }
 
     pub(super) fn objects(&self) -> impl Iterator<Item = &Object<'a>> {

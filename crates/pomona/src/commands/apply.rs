@@ -13,7 +13,10 @@ pub fn run(a: &Apply, ui: &Ui) -> Result<()> {
     let model = open_model(&a.model)?;
     model.components.iter().try_for_each(|c| c.weights("applying a plan").map(|_| ()))?;
     let plan = read_plan(&a.plan)?;
-    model.check_plan(&plan).with_context(|| a.plan.display().to_string())?;
+    let named = || a.plan.display().to_string();
+    let component = model.planned(&plan).with_context(named)?;
+    // Said before any work, with the plan's name.
+    apply(&component.graph, &plan.edits).with_context(named)?;
     let saved = apply_plan(&model, &plan, &a.write, ui)?;
     ui.result(&document(&saved), || describe(&saved))
 }

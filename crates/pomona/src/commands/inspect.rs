@@ -25,8 +25,9 @@ pub fn run(a: &Inspect, ui: &Ui) -> Result<()> {
     }
     if let Some(path) = &a.plan {
         let plan = read_plan(path)?;
-        let component = model.planned(&plan).with_context(|| path.display().to_string())?;
-        let (edited, _) = apply(&component.graph, &plan.edits)?;
+        let named = || path.display().to_string();
+        let component = model.planned(&plan).with_context(named)?;
+        let (edited, _) = apply(&component.graph, &plan.edits).with_context(named)?;
         let before = report(&component.graph, &component.architecture, &given)?;
         let after = report(&edited, &component.architecture, &given)?;
         let diff = diff(&component.graph, &edited);

@@ -40,6 +40,7 @@ pub fn run(a: &PlanArgs, ui: &Ui) -> Result<()> {
         (None, Some(file), Some(target)) => {
             let scores = Scores::read(file)?;
             scores.check(file, model.matches(&scores.fingerprint)?)?;
+            scores.check_parts(file, model.graph()?)?;
             plan(&model, &scores, target, a.protect)?
         }
         (None, _, _) => bail!(Usage("--method depth needs --scores and --target".to_owned())),

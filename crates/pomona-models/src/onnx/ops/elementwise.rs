@@ -60,7 +60,7 @@ pub(super) fn lower(ctx: &mut Context<'_>, c: &Call<'_>) -> Lower<ValueId> {
             let x = ctx.value(c, 0)?;
             let to = match op {
                 "Cast" => tables::value_type(c.int_or("to", 0))?,
-                _ => match ctx.entry(&c.node.inputs[1])?.clone() {
+                _ => match ctx.entry(c.node.inputs.get(1).map_or("", String::as_str))?.clone() {
                     Entry::Host(h) => h.ty(),
                     Entry::Weight(w) => w.ty(),
                     Entry::Value(v) => ctx.ty(v),

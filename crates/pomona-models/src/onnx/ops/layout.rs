@@ -253,7 +253,11 @@ fn gather_elements(ctx: &mut Context<'_>, c: &Call<'_>) -> Lower<ValueId> {
 fn range(ctx: &mut Context<'_>, c: &Call<'_>) -> Lower<ValueId> {
     let ends: Option<Vec<Host>> = (0..3).map(|i| ctx.host(c, i)).collect();
     let Some(ends) = ends else { return unsupported("has ends that are computed from data") };
-    let dims: Vec<Dim> = ends.iter().map(|h| Ok(h.dims()?[0].clone())).collect::<Lower<_>>()?;
+    let first = |h: &Host| match h.dims()?.first() {
+        Some(d) => Ok(d.clone()),
+        None => unsupported("has an end without a number"),
+    };
+    let dims: Vec<Dim> = ends.iter().map(first).collect::<Lower<_>>()?;
     if dims[2].as_int() != Some(1) {
         return unsupported("counts in steps over a symbolic range");
     }

@@ -36,6 +36,9 @@ fn rounding(ctx: &Context<'_>, c: &Call<'_>, stored: Option<pomona_store::Encodi
         return unsupported("rounds in blocks");
     }
     let Some(scales) = ctx.host(c, 1) else { return unsupported("has a scale that is computed from data") };
+    if scales.len() == 0 {
+        return unsupported("has no scale");
+    }
     let zero = ctx.name(c, 2).and_then(|n| ctx.encoding_of(n)).or(stored);
     let (bits, signed) = match zero.unwrap_or(E::U8) {
         E::I8 => (8, true),

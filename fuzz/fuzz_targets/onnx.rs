@@ -1,0 +1,6 @@
+//! ONNX: messages, tensors, nodes, folding, fusing.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    pomona_fuzz::model(&pomona_fuzz::file("m.onnx", data));
+});
