@@ -183,7 +183,8 @@ def compress_test(args, rng):
         else:
             subprocess.run(command(out), check=True, **QUIET)
         result["different_bytes"] += not same(out, whole) or beside(out) != beside(whole)
-        result["siblings_left"] += len(siblings(out))
+        # The hidden sibling of a small file goes with a later run, once it is ten minutes old.
+        result["siblings_left"] += sum(not (".json." in n and n.endswith(".tmp")) for n in siblings(out))
     result["killed"] = len(result["kills"])
     result["lost"] = result["partial_outputs_seen"] + result["different_bytes"] + result["siblings_left"]
     result["full_disk"] = {}

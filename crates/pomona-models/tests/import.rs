@@ -243,7 +243,7 @@ fn hostile_headers_are_refused_before_anything_is_built() {
     bytes[at..at + 4].copy_from_slice(&2_000_000_000_u32.to_le_bytes());
     std::fs::write(&path, bytes).unwrap();
     let message = open(&path).unwrap_err().to_string();
-    assert!(message.contains("llama.block_count") && message.contains("at most 16384"), "{message}");
+    assert!(message.contains("llama.block_count") && message.contains("at most 1024"), "{message}");
 }
 
 #[test]

@@ -196,7 +196,9 @@ impl Scores {
     /// Refuses scores whose parts are not those of the model.
     pub fn check_parts(&self, path: &Path, graph: &Graph) -> Result<()> {
         let (units, _) = units(graph, self.settings.unit)?;
-        let differs = |(p, u): &(&Part, &Unit)| p.path != u.region.path || p.block != u.block;
+        let differs = |(p, u): &(&Part, &Unit)| {
+            p.path != u.region.path || p.block != u.block || p.parameters != u.region.parameters
+        };
         let message = match self.parts.iter().zip(&units).find(differs) {
             None if self.parts.len() == units.len() => return Ok(()),
             None => format!("scores {} parts; the model has {}: score again", self.parts.len(), units.len()),

@@ -208,7 +208,9 @@ fn a_killed_compress_goes_on_to_the_same_bytes() {
         assert_eq!(content(&folder.path("out")).unwrap(), whole);
         assert_eq!(folder.read("out.scores.json"), folder.read("whole.scores.json"));
         assert_eq!(folder.read("out.plan.json"), folder.read("whole.plan.json"));
-        assert!(folder.names().iter().all(|n| !n.starts_with(".out")), "{:?}", folder.names());
+        // The hidden sibling of a small file goes with a later run, once it is ten minutes old.
+        let left = |n: &&String| n.starts_with(".out") && !(n.contains(".json.") && n.ends_with(".tmp"));
+        assert_eq!(folder.names().iter().find(left), None);
     }
     println!("{killed} of 10 runs were killed");
     assert!(killed > 0);

@@ -61,9 +61,9 @@ pub(super) struct Heap<'a> {
 }
 
 /// Memory that any file may take.
-const FREE_MEMORY: usize = 32 << 20;
-/// Bytes of memory for each byte of a pickle: state dicts take about eleven, a row of empty objects a hundred.
-const MEMORY_PER_BYTE: usize = 16;
+const FREE_MEMORY: usize = 16 << 20;
+/// Bytes of memory for each byte of a pickle: state dicts take about eight, a row of empty objects sixteen and more.
+const MEMORY_PER_BYTE: usize = 12;
 
 impl<'a> Heap<'a> {
     pub(super) fn add(&mut self, object: Object<'a>) -> Value<'a> {

@@ -65,7 +65,9 @@ fn pipeline(model: &Model, a: &Inspect, given: &Bindings, ui: &Ui) -> Result<()>
 /// JSON and text of one component.
 fn one(component: &Component, a: &Inspect, given: &Bindings, ui: &Ui) -> Result<(serde_json::Value, String)> {
     let graph = &component.graph;
-    let dense = report(graph, &component.architecture, given)?;
+    // Sizes that no graph has at its default input.
+    let dense = report(graph, &component.architecture, given)
+        .with_context(|| component.path.display().to_string())?;
     let mut options = InspectOptions { style: ui.style(), ..InspectOptions::default() };
     options.tree = TreeOptions { depth: a.depth, ..TreeOptions::default() };
     if let Some(name) = &a.device {

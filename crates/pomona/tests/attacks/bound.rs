@@ -41,7 +41,8 @@ impl<'a> Trial<'a> {
         for words in self.commands {
             let before = tree(&self.folder.path(""));
             let fault = self.fault(words).or_else(|| {
-                let after = tree(&self.folder.path(""));
+                let mut after = tree(&self.folder.path(""));
+                after.retain(|name| !self.unfinished(name));
                 (after != before).then(|| format!("left {after:?} of {before:?}"))
             });
             self.runs += 1;
@@ -69,6 +70,13 @@ impl<'a> Trial<'a> {
                 self.wrong.push(format!("{name}: pomona {}: {fault}", words.join(" ")));
             }
         }
+    }
+
+    /// Scoring that breaks off leaves what it has, and says in the file that it is not whole.
+    fn unfinished(&self, name: &str) -> bool {
+        let path = self.folder.path(name);
+        let scores = name.ends_with("s.json") && path.is_file();
+        scores && String::from_utf8_lossy(&std::fs::read(path).unwrap()).contains("\"complete\": false")
     }
 
     fn fault(&self, words: &[&str]) -> Option<String> {

@@ -45,8 +45,13 @@ fn weights_that_are_no_numbers() {
         for tensor in tensors {
             let folder = Folder::new();
             damage(&folder, tensor, value);
-            let commands = if tensor == "model.norm.weight" { &commands[1..] } else { &commands[..] };
-            let mut trial = Trial::new(&folder, "model/model.safetensors", commands);
+            // Neither of these two reads the last norm.
+            let reads = |words: &&&[&str]| {
+                tensor != "model.norm.weight"
+                    || !words.iter().any(|w| matches!(*w, "magnitude" | "block-influence"))
+            };
+            let commands: Vec<&[&str]> = commands.iter().filter(reads).copied().collect();
+            let mut trial = Trial::new(&folder, "model/model.safetensors", &commands);
             trial.refused(&format!("{name} in {tensor}"));
             trial.end();
         }
