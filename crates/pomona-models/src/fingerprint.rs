@@ -99,7 +99,7 @@ impl Model {
     /// of that name.
     pub fn planned(&self, plan: &Plan) -> Result<&Component> {
         let component = match self.components.as_slice() {
-            [one] if plan.component.as_ref().is_none_or(|name| *name == one.name) => one,
+            [one] => one,
             _ => self.component(plan.component.as_deref())?,
         };
         if component.matches(&plan.fingerprint)? {

@@ -182,11 +182,7 @@ impl Scores {
                 return Err(format!("removes `{}`, which is no part or was removed before", round.removed));
             }
         }
-        let whole = |g: &Group| {
-            let samples = g.samples[1].checked_sub(g.samples[0]);
-            let full = |losses: &Vec<(f64, usize)>| Some(losses.len()) == samples;
-            full(&g.dense) && g.without.len() == g.candidates.len() && g.without.iter().all(full)
-        };
+        let whole = |g: &Group| g.samples[0] <= g.samples[1] && g.without.len() == g.candidates.len();
         if !self.partial.iter().all(whole) {
             return Err("has a group of losses that does not fit its samples and candidates".to_owned());
         }

@@ -202,7 +202,11 @@ fn a_killed_compress_goes_on_to_the_same_bytes() {
         }
         killed += 1;
         match content(&folder.path("out")) {
-            Some(seen) => assert_eq!(seen, whole),
+            // Killed between the exchange of names and the end: the hidden lock may stand, and the next run takes it away.
+            Some(seen) => {
+                assert_eq!(seen, whole);
+                drop(folder.ok(&[&words("out")[..], &["--force"]].concat()));
+            }
             None => drop(folder.ok(&words("out"))),
         }
         assert_eq!(content(&folder.path("out")).unwrap(), whole);

@@ -5,7 +5,7 @@ use pomona_store::onnx::OnnxValue;
 
 use super::args;
 use super::context::{Call, Context, Entry, Fault, Lower, Weight, axis, unsupported};
-use super::host::{Data, Host, LIMIT, binary, indices, number, strides};
+use super::host::{Data, Host, LIMIT, binary, indices, number, strides, volume};
 use super::ops::tables;
 
 const TOO_LONG: &str = "holds a list of numbers that is longer than any shape: store it as a tensor";
@@ -140,7 +140,7 @@ fn evaluate(ctx: &Context<'_>, c: &Call<'_>, h: &[Host]) -> Lower<Option<Vec<Hos
         "Flatten" => {
             let at = c.int_or("axis", 1);
             let at = if at == x.shape.len() as i64 { x.shape.len() } else { axis(at, x.shape.len())? };
-            let shape = vec![x.shape[..at].iter().product(), x.shape[at..].iter().product()];
+            let shape = vec![volume(&x.shape[..at]), volume(&x.shape[at..])];
             one(Host { shape, ..x.clone() })
         }
         "Unsqueeze" => one(Host { shape: sized(args::unsqueezed(ctx, c, &of)?)?, ..x.clone() }),
@@ -176,7 +176,7 @@ fn evaluate(ctx: &Context<'_>, c: &Call<'_>, h: &[Host]) -> Lower<Option<Vec<Hos
             let rank = target.len().max(x.shape.len());
             let get = |s: &[usize], i: usize| (i + s.len()).checked_sub(rank).map_or(1, |k| s[k]);
             let shape: Vec<usize> = (0..rank).map(|i| get(&target, i).max(get(&x.shape, i))).collect();
-            if shape.iter().product::<usize>() > LIMIT { Ok(None) } else { one(x.expand(&shape)?) }
+            if volume(&shape) > LIMIT { Ok(None) } else { one(x.expand(&shape)?) }
         }
         "Tile" => {
             let mut out = x.clone();

@@ -98,7 +98,7 @@ impl Host {
 
     /// Broadcast to a shape that it broadcasts to.
     pub(super) fn expand(&self, shape: &[usize]) -> Lower<Host> {
-        if shape.len() < self.shape.len() || shape.iter().product::<usize>() > LIMIT {
+        if shape.len() < self.shape.len() || volume(shape) > LIMIT {
             return unsupported("a constant does not broadcast as asked");
         }
         let lead = shape.len() - self.shape.len();
@@ -137,17 +137,23 @@ pub(super) fn number(d: &Dim) -> Lower<i64> {
     d.as_int().ok_or_else(|| Fault::Bind(d.symbols()))
 }
 
+/// Number of elements; the largest number where it does not fit one.
+pub(super) fn volume(shape: &[usize]) -> usize {
+    shape.iter().fold(1, |n, d| n.saturating_mul(*d))
+}
+
 pub(super) fn strides(shape: &[usize]) -> Vec<usize> {
-    let mut out = vec![1; shape.len()];
+    let mut out = vec![1_usize; shape.len()];
     for i in (1..shape.len()).rev() {
-        out[i - 1] = out[i] * shape[i];
+        out[i - 1] = out[i].saturating_mul(shape[i]);
     }
     out
 }
 
 /// Every index of a shape, row-major.
 pub(super) fn indices(shape: &[usize]) -> impl Iterator<Item = Vec<usize>> + '_ {
-    let total: usize = shape.iter().product();
+    // A size of zero leaves nothing, whatever the others are.
+    let total = if shape.contains(&0) { 0 } else { volume(shape) };
     let strides = strides(shape);
     (0..total).map(move |i| strides.iter().zip(shape).map(|(s, d)| i / s % d).collect())
 }

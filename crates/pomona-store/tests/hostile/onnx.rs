@@ -201,6 +201,10 @@ pub fn nodes() -> Vec<Attack> {
         let nodes = [node("Reshape", &["x", "n"], &["h"]), with(node("Conv", &["h", "w"], &["y"]))];
         model(&graph(&nodes, &[numbers("n", &[1, 1, 2]), tensor("w", 1, &[1, 1, 1], &[0; 4])]))
     };
+    let wide = {
+        let nodes = [node("Expand", &["n", "s"], &["h"]), node("Add", &["x", "h"], &["y"])];
+        model(&graph(&nodes, &[numbers("n", &[1]), numbers("s", &[1 << 40, 1 << 40])]))
+    };
     let split = {
         let nodes = [node("Split", &["n", "s"], &["a", "b"]), node("Add", &["x", "a"], &["y"])];
         model(&graph(&nodes, &[numbers("n", &[1, 2]), numbers("s", &[i64::MAX, i64::MAX])]))
@@ -255,6 +259,7 @@ pub fn nodes() -> Vec<Attack> {
         ("a constant of 2^31", huge("ConstantOfShape", &[1 << 31]), ""),
         ("a constant of -1", huge("ConstantOfShape", &[-1]), ""),
         ("expansion to 2^62", over("Expand", &[1 << 62, 2]), ""),
+        ("known expansion to 2^80", wide, ""),
         ("tiles of 2^62", over("Tile", &[1 << 62]), ""),
         ("a shape of -1 and -1", over("Reshape", &[-1, -1]), ""),
         ("a shape of 2^62", over("Reshape", &[1 << 62, 1 << 62]), ""),

@@ -64,7 +64,6 @@ fn plans_that_lie() {
         ("/version", json!(u64::MAX)),
         ("/fingerprint", json!("0".repeat(64))),
         ("/fingerprint", json!("")),
-        ("/component", json!("unet")),
         ("/before", json!(-1)),
         ("/code", json!("x")),
         ("/edits", json!("x")),
