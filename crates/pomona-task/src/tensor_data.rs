@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use pomona_exec::{Device, Feeds, Tensor};
-use pomona_graph::Graph;
+use pomona_graph::{Graph, ValueType};
 use pomona_store::Checkpoint;
 
 use crate::error::{Result, TaskError};
@@ -20,10 +20,14 @@ const TARGET: &str = "target";
 /// The usual name of an image network's input.
 const PICTURES: &str = "pixel_values";
 
+/// Above this not every whole number is an f32, as which integers are read.
+const MOST_WHOLE: f32 = 16_777_216.0;
+
 struct Rows {
     /// Shape of one sample.
     shape: Vec<usize>,
     values: Vec<f32>,
+    kind: ValueType,
 }
 
 impl Rows {
@@ -34,6 +38,27 @@ impl Rows {
     fn of(&self, rows: Range<usize>) -> &[f32] {
         let w = self.width();
         self.values.get(rows.start * w..rows.end * w).unwrap_or_default()
+    }
+
+    /// Samples as a tensor of the kind that the port takes.
+    fn tensor(&self, rows: Range<usize>, device: &Device) -> Result<Tensor> {
+        let shape: Vec<usize> = std::iter::once(rows.len()).chain(self.shape.iter().copied()).collect();
+        let values = self.of(rows);
+        Ok(match self.kind {
+            ValueType::Float => Tensor::from_f32(values.to_vec(), &shape, device)?,
+            ValueType::Int => Tensor::from_i64(values.iter().map(|v| *v as i64).collect(), &shape, device)?,
+            ValueType::Bool => Tensor::from_bool(values.iter().map(|v| *v != 0.0).collect(), &shape, device)?,
+        })
+    }
+
+    /// The first value that the port's kind cannot be.
+    fn stranger(&self) -> Option<f32> {
+        let fits = |v: &f32| match self.kind {
+            ValueType::Float => true,
+            ValueType::Int => v.fract() == 0.0 && v.abs() <= MOST_WHOLE,
+            ValueType::Bool => *v == 0.0 || *v == 1.0,
+        };
+        self.values.iter().copied().find(|v| !fits(v))
     }
 }
 
@@ -55,7 +80,7 @@ impl TensorData {
         let fail = |message: String| TaskError::Data { path: path.to_owned(), message };
         let file = Checkpoint::open(path).map_err(|e| fail(e.to_string()))?;
         let mut samples = None;
-        let mut rows = |name: &str| -> Result<Option<Rows>> {
+        let mut rows = |name: &str, kind: ValueType| -> Result<Option<Rows>> {
             let Some(info) = file.get(name) else { return Ok(None) };
             let count = info.shape.first().copied().unwrap_or(0);
             if count == 0 || samples.is_some_and(|s| s != count) {
@@ -67,17 +92,18 @@ impl TensorData {
             samples = Some(count);
             let values =
                 file.decode_rows(info, 0..limit.max(1).min(count)).map_err(|e| fail(e.to_string()))?;
-            Ok(Some(Rows { shape: info.shape[1..].to_vec(), values }))
+            Ok(Some(Rows { shape: info.shape[1..].to_vec(), values, kind }))
         };
         let mut inputs = BTreeMap::new();
         // A file made for the usual name of pictures serves a network that calls its only input otherwise.
         let only = graph.inputs.len() == 1;
         for port in &graph.inputs {
             let usual = only && file.get(&port.name).is_none();
-            let found = rows(if usual { PICTURES } else { &port.name })?.ok_or_else(|| {
+            let known = graph.value(port.value);
+            let found = rows(if usual { PICTURES } else { &port.name }, known.ty)?.ok_or_else(|| {
                 fail(format!("has no tensor \"{}\": the model has an input of that name", port.name))
             })?;
-            let wanted = graph.value(port.value).shape.get(1..).unwrap_or_default();
+            let wanted = known.shape.get(1..).unwrap_or_default();
             let fits = wanted.len() == found.shape.len()
                 && wanted.iter().zip(&found.shape).all(|(w, f)| w.as_int().is_none_or(|w| w == *f as i64));
             if !fits {
@@ -88,9 +114,16 @@ impl TensorData {
                     pomona_graph::show_shape(wanted)
                 )));
             }
+            if let Some(v) = found.stranger() {
+                let takes = if known.ty == ValueType::Int { "whole numbers to 2^24" } else { "0 and 1" };
+                return Err(fail(format!(
+                    "tensor \"{}\" holds {v}; the model takes {takes} there",
+                    port.name
+                )));
+            }
             inputs.insert(port.name.clone(), found);
         }
-        let target = rows(TARGET)?;
+        let target = rows(TARGET, ValueType::Float)?;
         let output = graph.outputs.first().map(|p| p.name.clone());
         Ok(TensorData {
             path: path.to_owned(),
@@ -103,10 +136,7 @@ impl TensorData {
 
     /// The inputs of one sample by name, with a batch axis of 1.
     pub fn sample(&self, i: usize, device: &Device) -> Result<BTreeMap<String, Tensor>> {
-        let one = |(name, rows): (&String, &Rows)| {
-            let shape: Vec<usize> = std::iter::once(1).chain(rows.shape.iter().copied()).collect();
-            Ok((name.clone(), Tensor::from_f32(rows.of(i..i + 1).to_vec(), &shape, device)?))
-        };
+        let one = |(name, rows): (&String, &Rows)| Ok((name.clone(), rows.tensor(i..i + 1, device)?));
         self.inputs.iter().map(one).collect()
     }
 
@@ -128,11 +158,9 @@ impl Objective for TensorData {
     fn feeds(&self, graph: &Graph, samples: Range<usize>, device: &Device) -> Result<Feeds> {
         let mut out = Feeds::new();
         for (name, rows) in &self.inputs {
-            let shape: Vec<usize> =
-                std::iter::once(samples.len()).chain(rows.shape.iter().copied()).collect();
             let missing = || TaskError::Unfit(format!("`{}` has no input `{name}`", graph.name));
             let value = graph.input(name).ok_or_else(missing)?;
-            out.insert(value, Tensor::from_f32(rows.of(samples.clone()).to_vec(), &shape, device)?);
+            out.insert(value, rows.tensor(samples.clone(), device)?);
         }
         Ok(out)
     }
@@ -224,7 +252,7 @@ mod tests {
     use super::*;
 
     fn data(target: Vec<f32>, shape: &[usize]) -> TensorData {
-        let target = Some(Rows { shape: shape.to_vec(), values: target });
+        let target = Some(Rows { shape: shape.to_vec(), values: target, kind: ValueType::Float });
         TensorData { path: PathBuf::new(), inputs: BTreeMap::new(), target, samples: 2, output: "y".into() }
     }
 
@@ -262,7 +290,7 @@ mod tests {
         std::fs::write(&path, &file).unwrap();
         let net = |name: &str, width: usize| {
             let mut b = pomona_graph::GraphBuilder::new("model", "f32");
-            let x = b.input(name, vec!["batch".into(), width.into()], pomona_graph::ValueType::Float);
+            let x = b.input(name, vec!["batch".into(), width.into()], ValueType::Float);
             let y = b.linear("fc", x, 2, false).unwrap();
             b.output("y", y);
             b.finish().unwrap()
@@ -274,5 +302,32 @@ mod tests {
         let says = |g: &Graph| TensorData::read(&path, g, 10).map(|_| ()).unwrap_err().to_string();
         assert!(says(&net("z", 2)).contains("has no tensor \"z\""));
         assert!(says(&net("x", 3)).contains("samples of shape [2]"));
+    }
+
+    #[test]
+    fn an_input_of_integers_is_fed_integers() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data.safetensors");
+        let write = |kind: &str, bytes: Vec<u8>| {
+            let n = bytes.len();
+            let header = format!(r#"{{"ids":{{"dtype":"{kind}","shape":[2,2],"data_offsets":[0,{n}]}}}}"#);
+            let mut file = (header.len() as u64).to_le_bytes().to_vec();
+            file.extend_from_slice(header.as_bytes());
+            file.extend(bytes);
+            std::fs::write(&path, &file).unwrap();
+        };
+        let mut b = pomona_graph::GraphBuilder::new("model", "f32");
+        let ids = b.input("ids", vec!["batch".into(), 2.into()], ValueType::Int);
+        let y = b.embedding("embed", ids, 10, 4).unwrap();
+        b.output("y", y);
+        let net = b.finish().unwrap();
+        write("I64", [3_i64, 0, 9, 1].iter().flat_map(|v| v.to_le_bytes()).collect());
+        let found = TensorData::read(&path, &net, 10).unwrap();
+        assert_eq!(found.sample(1, &Device::cpu()).unwrap()["ids"].as_i64().unwrap(), [9, 1]);
+        let fed = found.feeds(&net, 0..2, &Device::cpu()).unwrap();
+        assert_eq!(fed[&net.input("ids").unwrap()].as_i64().unwrap(), [3, 0, 9, 1]);
+        write("F32", [3.0_f32, 0.5, 9.0, 1.0].iter().flat_map(|v| v.to_le_bytes()).collect());
+        let says = TensorData::read(&path, &net, 10).map(|_| ()).unwrap_err().to_string();
+        assert!(says.contains("\"ids\" holds 0.5"), "{says}");
     }
 }
