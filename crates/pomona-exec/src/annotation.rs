@@ -6,7 +6,8 @@ use pomona_graph::{Annotation, Node, QuantTarget, Slot};
 
 use crate::burn_types::{B, FloatTensorOps};
 use crate::error::{ExecError, Result};
-use crate::ops::Call;
+use crate::ops::elementwise::dropped;
+use crate::ops::{self, Call};
 use crate::tensor::{Kind, Tensor};
 
 fn fault(node: &Node, message: String) -> ExecError {
@@ -139,8 +140,8 @@ fn quantise(node: &Node, t: &Tensor, mark: &Annotation) -> Result<Tensor> {
 /// `PATH.lora_A.weight` `[rank, in]` and `PATH.lora_B.weight` `[out, rank]`.
 pub(crate) fn adapter(c: &Call<'_>, flat: &Tensor) -> Result<Option<Tensor>> {
     let marks = c.graph.annotations.get(&c.node.path).map_or(&[][..], Vec::as_slice);
-    let Some((rank, alpha)) = marks.iter().find_map(|m| match m {
-        Annotation::Adapter { rank, alpha, .. } => Some((*rank, *alpha)),
+    let Some((rank, alpha, dropout)) = marks.iter().find_map(|m| match m {
+        Annotation::Adapter { rank, alpha, dropout } => Some((*rank, *alpha, *dropout)),
         _ => None,
     }) else {
         return Ok(None);
@@ -158,6 +159,15 @@ pub(crate) fn adapter(c: &Call<'_>, flat: &Tensor) -> Result<Option<Tensor>> {
     if !fits || rank == 0 {
         return Err(c.fault(format!("has adapter factors {down:?} and {up:?} of rank {rank}")));
     }
-    let inner = flat.matmul(&down.transpose(&[1, 0])?)?;
-    inner.matmul(&up.transpose(&[1, 0])?)?.scale((alpha / rank as f64) as f32).map(Some)
+    let dropped = dropped(c, flat, dropout)?;
+    let inner = product(dropped.as_ref().unwrap_or(flat), &down)?;
+    product(&inner, &up)?.scale((alpha / rank as f64) as f32).map(Some)
+}
+
+/// `x @ weight.T`.
+fn product(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    match ops::linear::product(x, weight, &None)? {
+        Some(y) => Ok(y),
+        None => x.matmul(&weight.transpose(&[1, 0])?),
+    }
 }

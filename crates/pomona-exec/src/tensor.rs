@@ -154,7 +154,10 @@ impl Tensor {
     }
 
     /// Changes the floats, in place where no other tensor shares them and they are on the CPU.
-    pub(crate) fn update(&mut self, f: impl FnOnce(&mut [f32])) -> Result<()> {
+    ///
+    /// # Errors
+    /// Where the tensor holds no floats.
+    pub fn update(&mut self, f: impl FnOnce(&mut [f32])) -> Result<()> {
         let Data::Float(d) = &self.data else {
             return Err(mismatch(format!("{self:?} was found where floats were expected")));
         };

@@ -23,6 +23,7 @@ mod save;
 mod state_dict;
 mod stock;
 pub mod tokenizer;
+mod trained;
 mod verify;
 
 pub use error::{ModelError, Result};
@@ -34,4 +35,5 @@ pub use save::{
     Figure, OutputFormat, SaveOptions, SavedReport, check_format, check_unused, representable, save,
     stock_names,
 };
+pub use trained::Change;
 pub use verify::verify_output;

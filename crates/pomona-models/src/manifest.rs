@@ -28,6 +28,9 @@ pub(crate) struct Manifest {
     pub source: Origin,
     /// Plans from the original model to this one, oldest first.
     pub lineage: Vec<Plan>,
+    /// Trainings since the original model, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub training: Vec<Value>,
     pub config: Value,
     pub components: Vec<Part>,
 }
@@ -89,7 +92,7 @@ pub(crate) fn read(dir: &Path) -> Result<Manifest> {
 
 /// Opens an output directory of this program.
 pub(crate) fn open(dir: &Path) -> Result<Model> {
-    let Manifest { architecture, config, lineage, components: parts, .. } = read(dir)?;
+    let Manifest { architecture, config, lineage, training, components: parts, .. } = read(dir)?;
     let mut components = Vec::with_capacity(parts.len());
     for part in parts {
         let one: Component = component(dir, part, &architecture, &config)?;
@@ -103,7 +106,7 @@ pub(crate) fn open(dir: &Path) -> Result<Model> {
         return Err(file_error(&dir.join(MANIFEST), "has no component"));
     }
     let path = dir.to_owned();
-    Ok(Model { architecture, source: SourceKind::Pomona, path, config, components, lineage })
+    Ok(Model { architecture, source: SourceKind::Pomona, path, config, components, lineage, training })
 }
 
 fn component(dir: &Path, part: Part, architecture: &str, config: &Value) -> Result<Component> {

@@ -67,6 +67,8 @@ pub struct Model {
     pub components: Vec<Component>,
     /// Plans that led here from the original model, oldest first.
     pub lineage: Vec<Plan>,
+    /// What it was trained on and how since the original model, oldest first.
+    pub training: Vec<Value>,
 }
 
 impl Component {
@@ -155,6 +157,7 @@ impl Model {
             config: component.config.clone(),
             components: vec![component],
             lineage,
+            training: Vec::new(),
         }
     }
 

@@ -45,6 +45,7 @@ pub(crate) fn open(dir: &Path) -> Result<Model> {
         config,
         components,
         lineage: Vec::new(),
+        training: Vec::new(),
     })
 }
 

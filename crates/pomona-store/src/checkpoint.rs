@@ -75,6 +75,8 @@ pub struct Checkpoint {
     decoded: HashMap<String, Vec<u8>>,
     /// Tensors that are no contiguous range of their file.
     strided: HashMap<String, Strided>,
+    /// Tensors of further files, see [`Checkpoint::add`].
+    added: HashMap<String, TensorInfo>,
 }
 
 impl Checkpoint {
@@ -191,6 +193,27 @@ impl Checkpoint {
         Ok(())
     }
 
+    /// Adds the tensors of another safetensors checkpoint under `prefix` and their names, so that recipes can read both (what
+    /// was trained, say, beside the source). They are found by name and are in no list of this checkpoint: it stays what it
+    /// was read from.
+    ///
+    /// # Errors
+    /// Where a name is taken, or the other checkpoint is of another format.
+    pub fn add(&mut self, other: Checkpoint, prefix: &str) -> Result<()> {
+        if other.format != Format::Safetensors {
+            return Err(format_error(&other.path, "is no safetensors file: only those can be added"));
+        }
+        for mut info in other.tensors {
+            info.name.insert_str(0, prefix);
+            if self.get(&info.name).is_some() {
+                return Err(tensor_error(&info.file, &info.name, "stands twice in the checkpoint"));
+            }
+            self.added.insert(info.name.clone(), info);
+        }
+        self.maps.extend(other.maps);
+        Ok(())
+    }
+
     /// Whether the tensor's bytes lie in its file at its offset: true for all but some of ONNX's and
     /// PyTorch's.
     pub fn is_mapped(&self, info: &TensorInfo) -> bool {
@@ -291,7 +314,8 @@ impl Checkpoint {
         }
         let (gguf, metadata) = (Vec::new(), BTreeMap::new());
         let (path, onnx, decoded, strided) = (path.to_owned(), None, HashMap::new(), HashMap::new());
-        Ok(Checkpoint { format, path, maps, tensors, by_name, gguf, metadata, onnx, decoded, strided })
+        let added = HashMap::new();
+        Ok(Checkpoint { format, path, maps, tensors, by_name, gguf, metadata, onnx, decoded, strided, added })
     }
 
     /// The format.
@@ -321,7 +345,7 @@ impl Checkpoint {
 
     /// The tensor of a name.
     pub fn get(&self, name: &str) -> Option<&TensorInfo> {
-        self.by_name.get(name).map(|&i| &self.tensors[i])
+        self.by_name.get(name).map(|&i| &self.tensors[i]).or_else(|| self.added.get(name))
     }
 
     /// The tensor of a name; the error lists close names.

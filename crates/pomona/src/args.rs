@@ -11,6 +11,7 @@ use pomona_task::TextRange;
 
 use crate::eval_args::{LanguageOptions, Sampling};
 use crate::filter_args::{FilterOptions, FilterScoreOptions, aggregate};
+use crate::train_args::{Distill, Finetune};
 
 /// Wrong use that clap cannot see: exit code 2.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +50,10 @@ pub enum Command {
     Compress(Compress),
     /// Write a model in another format
     Export(Export),
+    /// Train a model, or adapters of it, on data
+    Finetune(Finetune),
+    /// Train a model to do what another does
+    Distill(Distill),
     /// Measure a model on data
     Eval(Eval),
     /// Continue a prompt
@@ -62,7 +67,15 @@ pub enum Command {
 impl Command {
     /// Whether it runs networks again and again, rather than reading and writing files.
     pub fn runs_networks(&self) -> bool {
-        matches!(self, Command::Score(_) | Command::Compress(_) | Command::Eval(_) | Command::Generate(_))
+        matches!(
+            self,
+            Command::Score(_)
+                | Command::Compress(_)
+                | Command::Finetune(_)
+                | Command::Distill(_)
+                | Command::Eval(_)
+                | Command::Generate(_)
+        )
     }
 }
 

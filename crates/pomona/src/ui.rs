@@ -25,6 +25,11 @@ impl Ui {
         self.json
     }
 
+    /// Whether nothing but errors is to be said.
+    pub fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
     /// Emphasis on stdout.
     pub fn style(&self) -> Style {
         Style::for_stream(std::io::stdout().is_terminal(), std::env::var_os("NO_COLOR").as_deref())

@@ -42,6 +42,16 @@ impl Moving {
     pub fn new(elements: usize) -> Self {
         Self { mean: vec![0.0; elements], square: vec![0.0; elements], steps: 0 }
     }
+
+    /// As [`Moving::parts`] gave it; none where the two have different lengths.
+    pub fn from_parts(mean: Vec<f32>, square: Vec<f32>, steps: u32) -> Option<Self> {
+        (mean.len() == square.len()).then_some(Self { mean, square, steps })
+    }
+
+    /// The running mean, the running mean of squares, and the number of steps so far.
+    pub fn parts(&self) -> (&[f32], &[f32], u32) {
+        (&self.mean, &self.square, self.steps)
+    }
 }
 
 simd! {

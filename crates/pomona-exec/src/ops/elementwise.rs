@@ -259,9 +259,17 @@ pub(super) fn cast(c: &Call<'_>, to: ValueType) -> Result<Tensor> {
 /// Drops with a stream that depends on the seed and the node alone, so that a resumed step drops the same elements.
 pub(super) fn dropout(c: &Call<'_>, rate: f64) -> Result<Tensor> {
     let x = c.input(0)?;
-    let Mode::Training { seed } = c.options.mode else { return Ok(x.clone()) };
+    match dropped(c, x, rate)? {
+        Some(y) => Ok(y),
+        None => Ok(x.clone()),
+    }
+}
+
+/// `x` with elements dropped at a rate in training, from the run's seed and the node's path; none where nothing is dropped.
+pub(crate) fn dropped(c: &Call<'_>, x: &Tensor, rate: f64) -> Result<Option<Tensor>> {
+    let Mode::Training { seed } = c.options.mode else { return Ok(None) };
     if rate <= 0.0 {
-        return Ok(x.clone());
+        return Ok(None);
     }
     let own = c.node.path.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| {
         // FNV-1a.
@@ -274,7 +282,7 @@ pub(super) fn dropout(c: &Call<'_>, rate: f64) -> Result<Tensor> {
     let limit = (keep * (1_u64 << 32) as f64) as u64;
     let mask = (0..x.elements()).map(|_| if u64::from(random.next_u32()) < limit { scale } else { 0.0 });
     let mask = Tensor::from_f32(mask.collect(), x.shape(), x.device())?;
-    x.mul(&mask)
+    x.mul(&mask).map(Some)
 }
 
 pub(super) fn sinusoid(

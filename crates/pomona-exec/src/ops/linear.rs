@@ -40,7 +40,7 @@ pub(super) fn linear(c: &Call<'_>) -> Result<Tensor> {
 }
 
 /// `x @ weight.T + bias` on the CPU, over the last axis.
-pub(super) fn product(x: &Tensor, weight: &Tensor, bias: &Option<Tensor>) -> Result<Option<Tensor>> {
+pub(crate) fn product(x: &Tensor, weight: &Tensor, bias: &Option<Tensor>) -> Result<Option<Tensor>> {
     let (out, width) = (weight.shape()[0], weight.shape()[1]);
     let rows = x.elements() / width.max(1);
     let mut shape = x.shape().to_vec();

@@ -2,9 +2,9 @@
 
 mod activation;
 mod attention;
-mod elementwise;
+pub(crate) mod elementwise;
 mod layout;
-mod linear;
+pub(crate) mod linear;
 mod norms;
 mod pool;
 mod recurrent;

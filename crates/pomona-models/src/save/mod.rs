@@ -337,6 +337,8 @@ fn manifest(
     }
     let mut lineage = model.lineage.clone();
     lineage.extend(options.plan.clone());
+    let mut training = model.training.clone();
+    training.extend(options.training.clone());
     let manifest = Manifest {
         version: VERSION,
         tool: concat!("pomona ", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -344,6 +346,7 @@ fn manifest(
         format: format.name().to_owned(),
         source: Origin { name: source_name(model), fingerprint },
         lineage,
+        training,
         config,
         components,
     };

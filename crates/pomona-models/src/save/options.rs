@@ -52,6 +52,8 @@ pub struct SaveOptions {
     pub drop_unused: bool,
     /// The plan that made the edited graph, recorded in the output's lineage and card.
     pub plan: Option<Plan>,
+    /// The training that made the weights, recorded in the output's manifest and card.
+    pub training: Option<serde_json::Value>,
     /// Measurements for the card.
     pub figures: Vec<Figure>,
 }
@@ -66,6 +68,7 @@ impl Default for SaveOptions {
             force: false,
             drop_unused: false,
             plan: None,
+            training: None,
             figures: Vec::new(),
         }
     }

@@ -17,6 +17,7 @@ mod inspect;
 mod pictures;
 mod plan;
 mod score;
+mod train;
 mod verify;
 
 use anyhow::Result;
@@ -37,6 +38,8 @@ pub fn run(command: &Command, ui: &Ui) -> Result<()> {
         Command::Verify(a) => verify::run(a, ui),
         Command::Compress(a) => compress::run(a, ui),
         Command::Export(a) => export::run(a, ui),
+        Command::Finetune(a) => train::finetune(a, ui),
+        Command::Distill(a) => train::distill(a, ui),
         Command::Eval(a) => eval::run(a, ui),
         Command::Generate(a) => generate::run(a, ui),
         Command::Devices(a) => devices::run(a, ui),

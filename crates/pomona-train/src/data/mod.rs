@@ -1,0 +1,84 @@
+//! What a training reads: samples by number, and batches of them.
+
+mod examples;
+mod order;
+mod packed;
+mod prefetch;
+mod records;
+
+use pomona_exec::Tensor;
+
+use crate::error::Result;
+
+pub use examples::Examples;
+pub use order::Order;
+pub use packed::Packed;
+pub(crate) use prefetch::prefetched;
+pub use records::{Encode, Layout, Pair, Records, read_records};
+
+/// A token that no loss looks at.
+pub const IGNORED: u32 = u32::MAX;
+
+/// What should come out.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// A token for each position, batch by tokens, flat; [`IGNORED`] where none is predicted.
+    Tokens(Vec<u32>),
+    /// The output itself.
+    Values(Tensor),
+    /// Nothing: only other networks say what is right.
+    None,
+}
+
+/// Samples that run together.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// Values of the graph's inputs, by name.
+    pub inputs: Vec<(String, Tensor)>,
+    /// What should come out.
+    pub target: Target,
+    /// Samples.
+    pub samples: usize,
+    /// What losses are averaged over: predicted tokens, or samples.
+    pub units: usize,
+    /// Where the samples are from, for messages.
+    pub from: String,
+}
+
+/// Samples by number. The same number always gives the same sample.
+pub trait Source: Sync {
+    /// Number of samples.
+    fn samples(&self) -> usize;
+
+    /// Some samples together.
+    ///
+    /// # Errors
+    /// Where data are read late and cannot be.
+    fn batch(&self, picks: &[usize]) -> Result<Batch>;
+
+    /// Identity of the data: equal for equal samples.
+    fn fingerprint(&self) -> String;
+
+    /// For people: files, and how much there is.
+    fn describe(&self) -> String;
+
+    /// What is counted beside samples.
+    fn unit(&self) -> &'static str {
+        "samples"
+    }
+}
+
+/// Rows of token ids of one length as the inputs of a language model.
+pub(crate) fn token_inputs(ids: Vec<i64>, batch: usize, length: usize) -> Result<Vec<(String, Tensor)>> {
+    let device = pomona_exec::Device::cpu();
+    let positions = (0..length as i64).collect();
+    Ok(vec![
+        ("input_ids".to_owned(), Tensor::from_i64(ids, &[batch, length], &device)?),
+        ("positions".to_owned(), Tensor::from_i64(positions, &[length], &device)?),
+    ])
+}
+
+/// `3, 7, 12`: sample numbers for messages.
+pub(crate) fn listed(picks: &[usize]) -> String {
+    picks.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,187 @@
+//! One step: micro-batches forward and backward, their gradients summed, clipped, and taken.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use pomona_exec::{
+    Device, ExecError, Feeds, Mode, Options, Tensor, WeightProvider, Wrt, evaluate, gradients_of_loss,
+};
+use pomona_graph::{Graph, ValueId};
+use pomona_task::empty_states;
+use serde::Serialize;
+
+use crate::clip::{clip, norm};
+use crate::data::Batch;
+use crate::error::{Result, TrainError};
+use crate::loss::{Losses, Outcome, resolve};
+use crate::parameters::{Parameters, Weights};
+use crate::run::Course;
+
+/// A network that is run.
+#[derive(Clone, Copy)]
+pub struct Network<'a> {
+    /// Its graph.
+    pub graph: &'a Graph,
+    /// Its weights.
+    pub weights: &'a dyn WeightProvider,
+}
+
+/// What a step did.
+#[derive(Clone, Debug, Serialize)]
+pub struct StepReport {
+    /// The step, from 1.
+    pub step: u64,
+    /// Times that the data were read by its end.
+    pub epoch: f64,
+    /// The weighted sum of the terms.
+    pub loss: f64,
+    /// Each term without its weight.
+    pub losses: BTreeMap<String, f64>,
+    /// Step size.
+    pub rate: f64,
+    /// Global norm of the gradient before clipping.
+    pub norm: f64,
+    /// Predicted tokens, or samples.
+    pub units: usize,
+    /// Seconds of the step, and of the run so far.
+    pub seconds: [f64; 2],
+}
+
+/// What a step works with.
+pub(crate) struct Works<'a> {
+    pub student: Network<'a>,
+    pub teacher: Option<Network<'a>>,
+    /// Teacher's values that are fed to the student.
+    pub shared: &'a [(ValueId, ValueId)],
+    pub losses: &'a Losses,
+    pub course: &'a Course,
+}
+
+/// Losses of a step by term, the weighted sum, and the gradient's norm.
+pub(crate) struct Taken {
+    pub losses: BTreeMap<String, f64>,
+    pub loss: f64,
+    pub norm: f64,
+}
+
+/// Moves the parameters; leaves them as they are where a loss or the gradient is not finite, and names what.
+pub(crate) fn take(
+    works: &Works<'_>,
+    parameters: &mut Parameters,
+    batches: &[Batch],
+    (step, rate): (u64, f64),
+) -> Result<std::result::Result<Taken, String>> {
+    let units: usize = batches.iter().map(|b| b.units).sum();
+    let names = resolve::names(works.losses);
+    let mut terms = vec![0.0; names.len()];
+    let mut gradients: Vec<Option<Tensor>> = vec![None; parameters.list.len()];
+    for (i, batch) in batches.iter().enumerate() {
+        let share = batch.units as f64 / units.max(1) as f64;
+        let seed = draw(works.course.seed, step, i as u64);
+        let found = micro(works, parameters, batch, share, seed)?;
+        terms.iter_mut().zip(&found.losses).for_each(|(t, l)| *t += l);
+        for (at, gradient) in found.gradients {
+            let sum = &mut gradients[at];
+            match sum {
+                None => *sum = Some(gradient),
+                Some(sum) => add(sum, &gradient)?,
+            }
+        }
+    }
+    if let Some(bad) = terms.iter().position(|t| !t.is_finite()) {
+        return Ok(Err(format!("the loss {}", names[bad])));
+    }
+    let norm = norm(gradients.iter().flatten())?;
+    if !norm.is_finite() {
+        return Ok(Err("the gradient".to_owned()));
+    }
+    if let Some(limit) = works.course.clip {
+        clip(gradients.iter_mut().flatten(), norm, limit)?;
+    }
+    for (p, gradient) in parameters.list.iter_mut().zip(&gradients) {
+        let Some(gradient) = gradient else { continue };
+        let decay = if p.decays { works.course.weight_decay } else { 0.0 };
+        works.course.rule.step(&mut p.value, gradient, &mut p.state, rate, decay)?;
+    }
+    if let Some(decay) = works.course.average {
+        parameters.average(decay, step)?;
+    }
+    let loss = works.losses.terms().zip(&terms).map(|(t, l)| t.weight * l).sum();
+    Ok(Ok(Taken { loss, losses: names.into_iter().zip(terms).collect(), norm }))
+}
+
+/// A seed for what is drawn in a micro-batch: of the run's seed and the place alone.
+fn draw(seed: u64, step: u64, micro: u64) -> u64 {
+    let mut z = seed ^ step.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ micro.wrapping_mul(0xD1B5_4A32_D192_ED03);
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+struct Micro {
+    losses: Vec<f64>,
+    gradients: Vec<(usize, Tensor)>,
+}
+
+fn micro(works: &Works<'_>, parameters: &Parameters, batch: &Batch, share: f64, seed: u64) -> Result<Micro> {
+    let mut feeds = feeds(works.student.graph, batch)?;
+    let seen = match works.teacher {
+        None => Vec::new(),
+        Some(teacher) => {
+            let mut wanted = works.losses.teacher_values().to_vec();
+            wanted.extend(works.shared.iter().map(|(t, _)| *t));
+            let own = self::feeds(teacher.graph, batch)?;
+            let mut seen = evaluate(teacher.graph, teacher.weights, &own, &wanted, &Options::default())?;
+            let prefix = seen.split_off(works.losses.teacher_values().len());
+            feeds.extend(works.shared.iter().map(|(_, s)| *s).zip(prefix));
+            seen
+        }
+    };
+    let weights = Weights { parameters, frozen: works.student.weights };
+    let tensors = parameters.graph_tensors();
+    let wrt = Wrt { values: &[], weights: &tensors };
+    let options = Options { mode: Mode::Training { seed }, check_finite: false };
+    let wanted = works.losses.student_values();
+    let kept: RefCell<Option<std::result::Result<Outcome, TrainError>>> = RefCell::new(None);
+    let upstream = |values: &[Tensor]| match works.losses.measure(values, &seen, batch, share, parameters) {
+        Ok(mut outcome) => {
+            let gradients = std::mem::take(&mut outcome.gradients);
+            *kept.borrow_mut() = Some(Ok(outcome));
+            Ok(gradients)
+        }
+        Err(e) => {
+            *kept.borrow_mut() = Some(Err(e));
+            Err(ExecError::Tensor("the loss cannot be measured".to_owned()))
+        }
+    };
+    let found = gradients_of_loss(works.student.graph, &weights, &feeds, wanted, wrt, &options, upstream);
+    let outcome = match (found, kept.into_inner()) {
+        (_, Some(Err(e))) => return Err(e),
+        (Err(e), _) => return Err(e.into()),
+        (Ok(_), None) => return Err(TrainError::Unfit("no loss was measured".to_owned())),
+        (Ok(found), Some(Ok(outcome))) => (found, outcome),
+    };
+    let (found, outcome) = outcome;
+    let of_graph = found.weights.into_iter().filter_map(|(id, g)| Some((*parameters.of_graph.get(&id)?, g)));
+    Ok(Micro { losses: outcome.losses, gradients: of_graph.chain(outcome.projections).collect() })
+}
+
+/// The inputs that a graph has, and empty states.
+pub(crate) fn feeds(graph: &Graph, batch: &Batch) -> Result<Feeds> {
+    let given = batch.inputs.iter().filter_map(|(name, t)| Some((graph.input(name)?, t.clone())));
+    let mut feeds: Feeds = given.collect();
+    feeds.extend(empty_states(graph, batch.samples, &Device::cpu())?);
+    Ok(feeds)
+}
+
+fn add(sum: &mut Tensor, more: &Tensor) -> Result<()> {
+    use rayon::prelude::*;
+    more.with_f32(|m| {
+        sum.update(|s| {
+            (s.par_chunks_mut(1 << 14), m.par_chunks(1 << 14))
+                .into_par_iter()
+                .for_each(|(s, m)| s.iter_mut().zip(m).for_each(|(s, m)| *s += m));
+        })
+    })??;
+    Ok(())
+}

@@ -1,0 +1,73 @@
+//! Training data for a model, from files.
+
+use anyhow::{Result, bail};
+use pomona_models::tokenizer::{ChatMessage, ChatOptions, Tokenizer};
+use pomona_models::{Component, Model};
+use pomona_task::{TaskError, TextRange, token_windows};
+use pomona_train::data::{Examples, Packed, Pair, Records, read_records};
+use pomona_train::{Source, TrainError};
+
+use crate::args::Usage;
+use crate::context::{tokenizer, vocabulary};
+use crate::train_args::TrainOptions;
+
+/// Reads all files.
+pub fn read(model: &Model, component: &Component, o: &TrainOptions) -> Result<Box<dyn Source>> {
+    if component.graph.output("logits").is_none() || component.graph.input("input_ids").is_none() {
+        bail!(Usage(format!(
+            "`{}` is no language model: only those are trained so far",
+            component.architecture
+        )));
+    }
+    if let [one] = o.data.as_slice()
+        && has_windows(one)
+    {
+        let windows = token_windows(&one.path, "training", vocabulary(model)?)?;
+        return Ok(Box::new(Packed::windows(&windows)));
+    }
+    let tokenizer = tokenizer(model)?;
+    let end = tokenizer.special().eos.first().copied();
+    let encode = |text: &str, begins: bool| tokenizer.encode(text, begins).map_err(unfit);
+    let chat = |messages: &[(String, String)]| render(&tokenizer, messages);
+    let (mut texts, mut pairs) = (Vec::new(), Vec::new());
+    for range in &o.data {
+        match read_records(range, o.layout, &chat)? {
+            Records::Texts(more) => texts.extend(more),
+            Records::Pairs(more) => pairs.extend(more),
+        }
+    }
+    match (texts.is_empty(), pairs.is_empty()) {
+        (_, true) => {
+            let stream = Records::stream(&texts, end, &encode)?;
+            Ok(Box::new(Packed::new(stream, o.seq, &o.data)?))
+        }
+        (true, false) => Ok(Box::new(Examples::new(&pairs, o.seq, end, &encode, &o.data)?)),
+        (false, false) => bail!(Usage(
+            "--data has both texts, which are packed, and prompts with responses, which are not: train on one kind".to_owned()
+        )),
+    }
+}
+
+fn unfit(e: impl ToString) -> TrainError {
+    TrainError::Task(TaskError::Unfit(e.to_string()))
+}
+
+/// Whether a file is an object with windows of token ids rather than records.
+fn has_windows(range: &TextRange) -> bool {
+    let json = range.path.extension().is_some_and(|e| e == "json");
+    json && std::fs::read(&range.path).is_ok_and(|b| {
+        let text = b.trim_ascii_start();
+        text.starts_with(b"{") && text.windows(10).take(1 << 16).any(|w| w == b"\"training\"")
+    })
+}
+
+/// All messages but the last through the chat template, up to where the answer begins; the last is the answer.
+fn render(tokenizer: &Tokenizer, messages: &[(String, String)]) -> pomona_train::Result<Pair> {
+    let Some(((_, answer), before)) = messages.split_last() else {
+        return Err(unfit("a conversation has no messages"));
+    };
+    let before: Vec<ChatMessage> = before.iter().map(|(role, text)| ChatMessage::new(role, text)).collect();
+    let options = ChatOptions { add_generation_prompt: true, ..ChatOptions::default() };
+    let prompt = tokenizer.render_chat(&before, &options).map_err(unfit)?;
+    Ok(Pair { prompt, response: answer.clone(), begins: false })
+}
