@@ -54,6 +54,11 @@ pub enum Command {
     Finetune(Finetune),
     /// Train a model to do what another does
     Distill(Distill),
+    /// Carry out a recipe: a pipeline whose stages are kept and not done twice
+    Run(RunRecipe),
+    /// Look at a recipe
+    #[command(subcommand)]
+    Recipe(RecipeCommand),
     /// Measure a model on data
     Eval(Eval),
     /// Continue a prompt
@@ -404,6 +409,21 @@ pub struct Compress {
     pub filters: FilterOptions,
     #[command(flatten)]
     pub write: WriteOptions,
+}
+
+#[derive(Debug, Args)]
+pub struct RunRecipe {
+    /// The recipe, a TOML file
+    pub recipe: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum RecipeCommand {
+    /// Show every option of every stage, with its default where it is not given
+    Explain {
+        /// The recipe, a TOML file
+        recipe: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]

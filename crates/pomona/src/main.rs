@@ -5,6 +5,7 @@ mod commands;
 mod context;
 mod eval_args;
 mod filter_args;
+mod recipe;
 mod train_args;
 mod ui;
 

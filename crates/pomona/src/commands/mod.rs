@@ -16,6 +16,7 @@ mod init;
 mod inspect;
 mod pictures;
 mod plan;
+mod run;
 mod score;
 mod train;
 mod verify;
@@ -40,6 +41,8 @@ pub fn run(command: &Command, ui: &Ui) -> Result<()> {
         Command::Export(a) => export::run(a, ui),
         Command::Finetune(a) => train::finetune(a, ui),
         Command::Distill(a) => train::distill(a, ui),
+        Command::Run(a) => run::run(a, ui),
+        Command::Recipe(a) => run::recipe(a, ui),
         Command::Eval(a) => eval::run(a, ui),
         Command::Generate(a) => generate::run(a, ui),
         Command::Devices(a) => devices::run(a, ui),

@@ -1,0 +1,157 @@
+#!/usr/bin/env python3
+"""SmolLM2-135M without three and six of its thirty blocks, won back: arms of equal wall time, a JSON row each.
+
+recover_smollm2.py MODEL.gguf [--minutes 6] [--arms lora,full,...] [--blocks 3,6] [--pomona target/release/pomona]
+
+Needs POMONA_DATA: text/wikitext-2/valid.txt (lines 1-1880 choose the blocks, the rest evaluates) and text/train/*.txt (trains).
+Resumable in parts: a row that exists is not made again, a training that was stopped goes on from its checkpoint.
+"""
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+ARMS = {
+    "lora": ["finetune", "--lora-rank", "8", "--lora-alpha", "16", "--lr", "1e-3"],
+    "full": ["finetune", "--lr", "1e-4"],
+    "kl": ["distill", "--lr", "1e-4", "--loss", "kl=1"],
+    "kl-hidden": ["distill", "--lr", "1e-4", "--loss", "kl=1", "--loss", "features=1,normalise=relative"],
+}
+
+parser = argparse.ArgumentParser()
+parser.add_argument("model", type=Path)
+parser.add_argument("--minutes", type=float, default=6)
+parser.add_argument("--arms", default="full,lora,kl,kl-hidden,dense")
+parser.add_argument("--blocks", default="3,6")
+parser.add_argument("--windows", type=int, default=24)
+parser.add_argument("--questions", type=int, default=0, help="of ARC-Easy and SIQA; none without it")
+parser.add_argument("--repetition", type=int, default=0, help="prompts for the repetition rate; none without it")
+parser.add_argument("--pomona", type=Path, default=ROOT / "target/release/pomona")
+parser.add_argument("--work", type=Path, default=ROOT / "target/recovery")
+parser.add_argument("--out", type=Path, default=ROOT / "docs/results/recovery")
+args = parser.parse_args()
+
+DATA = Path(os.environ["POMONA_DATA"])
+VALID = DATA / "text/wikitext-2/valid.txt"
+TRAIN = sorted((DATA / "text/train").glob("*.txt"))
+COMMON = ["--seq", "256", "--batch", "4", "--seed", "1", "--warmup", "5%"]
+args.work.mkdir(parents=True, exist_ok=True)
+args.out.mkdir(parents=True, exist_ok=True)
+child = None
+
+
+def stop(number, _):
+    if child is not None:
+        child.send_signal(signal.SIGTERM)
+        child.wait()
+    sys.exit(f"stopped by signal {number}: the same command goes on")
+
+
+signal.signal(signal.SIGTERM, stop)
+signal.signal(signal.SIGINT, stop)
+
+
+def pomona(*words):
+    """A command's document."""
+    global child
+    child = subprocess.Popen([args.pomona, "--json", *map(str, words)], stdout=subprocess.PIPE, text=True)
+    out, _ = child.communicate()
+    code, child = child.returncode, None
+    if code != 0:
+        sys.exit(f"pomona {' '.join(map(str, words))}: ended with {code}")
+    return json.loads(out)
+
+
+def named(words):
+    """A command as a person would repeat it: without this machine's paths."""
+    text = " ".join(["pomona", *map(str, words)])
+    for path, name in ((args.model, "MODEL"), (args.work, "WORK"), (DATA, "$POMONA_DATA")):
+        text = text.replace(str(path), name)
+    return text
+
+
+def evaluation(model):
+    found = {}
+    wide = pomona("-q", "eval", model, "--task", "perplexity", "--data", f"{VALID}:1881-3760", "--windows", args.windows)
+    found["perplexity"], found["perplexity_stderr"] = wide["perplexity"], wide["perplexity_stderr"]
+    found["evaluation"] = {k: wide[k] for k in ("protocol", "windows", "tokens", "source", "data_fingerprint")}
+    if args.questions:
+        for name, folder in (("arc_easy", "ARC-Easy"), ("siqa", "social_i_qa")):
+            file = DATA / f"tasks/{folder}/test.json"
+            done = pomona("-q", "eval", model, "--task", "choice", "--data", file, "--limit", args.questions)
+            found[name] = {k: done.get(k) for k in ("acc", "acc_stderr", "acc_norm", "acc_norm_stderr", "questions")}
+    if args.repetition:
+        done = pomona("-q", "eval", model, "--task", "repetition", "--data", f"{VALID}:1881-3760", "--windows", args.repetition)
+        found["repetition"] = {k: v for k, v in done.items() if k not in ("seconds", "task")}
+    return found
+
+
+def keep(name, row):
+    row = {"name": name, **row, "date": time.strftime("%Y-%m-%d"), "machine": f"{os.cpu_count()} cores",
+           "load": [round(x, 1) for x in os.getloadavg()]}
+    part = args.out / f"{name}.json.part"
+    part.write_text(json.dumps(row, indent=1) + "\n")
+    part.replace(args.out / f"{name}.json")
+    print(f"{name}: perplexity {row['perplexity']:.2f}" + (f", {row['tokens_per_second']:.0f} tokens/s" if "steps" in row else ""), flush=True)
+
+
+def before(name, model, more):
+    """The row of a model without training."""
+    if not (args.out / f"{name}.json").exists():
+        keep(name, {**more, **evaluation(model)})
+
+
+def arm(name, model, words, more):
+    row = args.out / f"{name}.json"
+    if row.exists():
+        return
+    out = args.work / name
+    command = [words[0], model, *words[1:], *COMMON, "--data", *TRAIN, "--minutes", args.minutes, "-o", out]
+    if words[0] == "distill":
+        command += ["--teacher", dense]
+    done = pomona(*command, "--force", "--resume")
+    keep(name, {**more, "minutes": args.minutes, "command": named(command), "seed": 1,
+                **{k: done[k] for k in ("steps", "tokens", "seconds", "tokens_per_second", "loss_first", "loss_last",
+                                        "trained_parameters", "peak_memory")}, **evaluation(out)})
+    shutil.rmtree(out)
+
+
+# The dense model as every arm begins from it: the 4-bit weights widened.
+dense = args.work / "dense"
+if not dense.exists():
+    pomona("-q", "export", args.model, "-o", dense, "--format", "hf")
+scores = args.work / "scores.json"
+pomona("-q", "score", dense, "--criterion", "block-influence", "--data", f"{VALID}:1-1880", "-o", scores)
+label = f"{args.minutes:g}min"
+arms = args.arms.split(",")
+before("dense", dense, {"blocks_removed": 0})
+for count in map(int, args.blocks.split(",")):
+    cut, plan = args.work / f"cut-{count}", args.work / f"plan-{count}.json"
+    if not cut.exists():
+        pomona("-q", "plan", dense, "--scores", scores, "--target", f"blocks={count}", "-o", plan, "--force")
+        pomona("-q", "apply", dense, "--plan", plan, "-o", cut)
+    about = {"blocks_removed": count, "removed": json.loads(plan.read_text())["removed"]}
+    before(f"cut-{count}", cut, about)
+    for which in (a for a in arms if a != "dense"):
+        arm(f"cut-{count}-{which}-{label}", cut, ARMS[which], about)
+if "dense" in arms:
+    arm(f"dense-full-{label}", dense, ARMS["full"], {"blocks_removed": 0})
+
+rows = {p.stem: json.loads(p.read_text()) for p in args.out.glob("*.json")}
+control = rows.get(f"dense-full-{label}")
+print("\n| blocks out | arm | perplexity | recovery | tokens/s | peak memory |\n|---|---|---|---|---|---|")
+for name, row in sorted(rows.items(), key=lambda r: (r[1]["blocks_removed"], r[0])):
+    if row.get("minutes", args.minutes) != args.minutes:
+        continue
+    start = rows.get(f"cut-{row['blocks_removed']}")
+    share = ""
+    if control and start and "steps" in row:
+        share = f"{(start['perplexity'] - row['perplexity']) / (start['perplexity'] - control['perplexity']):.0%}"
+    speed = f"{row['tokens_per_second']:.0f} | {row['peak_memory'] / 1e9:.2f} GB" if "steps" in row else "| "
+    print(f"| {row['blocks_removed']} | {name} | {row['perplexity']:.2f} | {share} | {speed} |")
