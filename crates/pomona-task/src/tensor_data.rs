@@ -140,6 +140,11 @@ impl TensorData {
         self.inputs.iter().map(one).collect()
     }
 
+    /// What should come out for a sample, and its shape: empty for a class. None where the file does not say.
+    pub fn wanted(&self, i: usize) -> Option<(&[f32], &[usize])> {
+        self.target.as_ref().map(|t| (t.of(i..i + 1), t.shape.as_slice()))
+    }
+
     fn target(&self) -> Result<&Rows> {
         self.target.as_ref().ok_or_else(|| TaskError::Data {
             path: self.path.clone(),

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use pomona_exec::{
     Device, ExecError, Feeds, Mode, Options, Tensor, WeightProvider, Wrt, evaluate, gradients_of_loss,
 };
-use pomona_graph::{Graph, ValueId};
+use pomona_graph::{Graph, Op, ValueId};
 use pomona_task::empty_states;
 use serde::Serialize;
 
@@ -140,7 +140,10 @@ fn micro(works: &Works<'_>, parameters: &Parameters, batch: &Batch, share: f64, 
     let weights = Weights { parameters, frozen: works.student.weights };
     let tensors = parameters.graph_tensors();
     let wrt = Wrt { values: &[], weights: &tensors };
-    let options = Options { mode: Mode::Training { seed }, check_finite: false };
+    // Batches' own statistics would leave the running ones, which the output is run with, behind.
+    let measured = works.student.graph.nodes.iter().any(|n| matches!(n.op, Op::BatchNorm { .. }));
+    let mode = if measured { Mode::Inference } else { Mode::Training { seed } };
+    let options = Options { mode, check_finite: false };
     let wanted = works.losses.student_values();
     let kept: RefCell<Option<std::result::Result<Outcome, TrainError>>> = RefCell::new(None);
     let upstream = |values: &[Tensor]| match works.losses.measure(values, &seen, batch, share, parameters) {

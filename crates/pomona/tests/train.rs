@@ -298,3 +298,96 @@ fn a_student_follows_its_teacher_and_shares_what_is_the_same() {
     let wide = folder.run(&words(&["-q", "finetune", "student"], "no", &["--loss", "kl"]));
     assert!(String::from_utf8(wide.stderr).unwrap().contains("needs a teacher"));
 }
+
+/// Pictures `[count, 3, size, size]` whose brightness goes with their class, as a safetensors file.
+fn pictures(folder: &Folder, name: &str, count: usize, size: usize) {
+    let plane = 3 * size * size;
+    let values: Vec<f32> = (0..count * plane)
+        .map(|i| ((i * 37 % 101) as f32 / 50.0 - 1.0) * 0.3 + (i / plane % 4) as f32 * 0.5 - 0.75)
+        .collect();
+    let classes: Vec<f32> = (0..count).map(|i| (i % 4) as f32).collect();
+    let (a, b) = (values.len() * 4, (values.len() + count) * 4);
+    let header = format!(
+        r#"{{"pixel_values":{{"dtype":"F32","shape":[{count},3,{size},{size}],"data_offsets":[0,{a}]}},"target":{{"dtype":"F32","shape":[{count}],"data_offsets":[{a},{b}]}}}}"#
+    );
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend(header.as_bytes());
+    values.iter().chain(&classes).for_each(|v| file.extend(v.to_le_bytes()));
+    std::fs::write(folder.path(name), file).unwrap();
+}
+
+fn network(folder: &Folder, config: &str) {
+    std::fs::create_dir(folder.path("net")).unwrap();
+    folder.write("net/config.json", config);
+    folder.ok(&["-q", "init", "net/config.json", "--seed", "3", "--dtype", "f32", "-o", "network"]);
+}
+
+#[test]
+fn a_classifier_learns_from_tensors() {
+    let folder = Folder::bare();
+    network(
+        &folder,
+        r#"{"architecture": "vit_tiny_patch16_224", "num_classes": 4, "torch_dtype": "float32", "model_args":
+        {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3, "mlp_ratio": 2.0}}"#,
+    );
+    pictures(&folder, "p.safetensors", 24, 16);
+    let words = [
+        "-q",
+        "finetune",
+        "network",
+        "--data",
+        "p.safetensors",
+        "--batch",
+        "8",
+        "--lr",
+        "3e-3",
+        "--steps",
+        "80",
+        "-o",
+        "out",
+    ];
+    let done = folder.document(&words);
+    let (first, last) = (done["loss_first"].as_f64().unwrap(), done["loss_last"].as_f64().unwrap());
+    assert!(first > 1.0 && last < 0.3, "{first} to {last}");
+    assert_eq!((done["samples"].as_u64(), done["ran"].as_bool()), (Some(640), Some(true)));
+}
+
+#[test]
+fn widths_that_differ_meet_through_a_projection_that_no_output_has() {
+    let folder = Folder::bare();
+    network(&folder, r#"{"architecture": "resnet_cifar", "layers": [1, 1], "torch_dtype": "float32"}"#);
+    pictures(&folder, "p.safetensors", 16, 32);
+    folder.ok(&["-q", "score", "network", "--method", "filters", "--criterion", "l1", "-o", "s.json"]);
+    folder.ok(&[
+        "-q", "plan", "network", "--method", "filters", "--scores", "s.json", "--target", "macs=50%", "-o",
+        "p.json",
+    ]);
+    folder.ok(&["-q", "apply", "network", "--plan", "p.json", "-o", "cut"]);
+    let words = [
+        "-q",
+        "distill",
+        "cut",
+        "--teacher",
+        "network",
+        "--data",
+        "p.safetensors",
+        "--batch",
+        "4",
+        "--lr",
+        "1e-2",
+        "--steps",
+        "40",
+        "--loss",
+        "output-mse=1",
+        "--loss",
+        "features=1,taps=layer1.0+layer1.0.conv1,normalise=relative",
+        "-o",
+        "out",
+    ];
+    let done = folder.document(&words);
+    let (first, last) = (done["loss_first"].as_f64().unwrap(), done["loss_last"].as_f64().unwrap());
+    assert!(last < 0.8 * first, "{first} to {last}");
+    let (cut, out) = (folder.document(&["inspect", "cut"]), folder.document(&["inspect", "out"]));
+    assert_eq!(cut["parameters"], out["parameters"]);
+    assert!(done["trained_parameters"].as_u64() > cut["parameters"].as_u64());
+}

@@ -1,5 +1,6 @@
 //! What a training reads: samples by number, and batches of them.
 
+mod arrays;
 mod examples;
 mod order;
 mod packed;
@@ -9,7 +10,9 @@ mod records;
 use pomona_exec::Tensor;
 
 use crate::error::Result;
+use crate::loss::Kind;
 
+pub use arrays::Arrays;
 pub use examples::Examples;
 pub use order::Order;
 pub use packed::Packed;
@@ -61,6 +64,11 @@ pub trait Source: Sync {
 
     /// For people: files, and how much there is.
     fn describe(&self) -> String;
+
+    /// The loss that fits what the data say; none where they say nothing.
+    fn loss(&self) -> Option<Kind> {
+        Some(Kind::CrossEntropy)
+    }
 
     /// What is counted beside samples.
     fn unit(&self) -> &'static str {

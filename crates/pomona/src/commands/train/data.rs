@@ -3,8 +3,8 @@
 use anyhow::{Result, bail};
 use pomona_models::tokenizer::{ChatMessage, ChatOptions, Tokenizer};
 use pomona_models::{Component, Model};
-use pomona_task::{TaskError, TextRange, token_windows};
-use pomona_train::data::{Examples, Packed, Pair, Records, read_records};
+use pomona_task::{TaskError, TensorData, TextRange, token_windows};
+use pomona_train::data::{Arrays, Examples, Packed, Pair, Records, read_records};
 use pomona_train::{Source, TrainError};
 
 use crate::args::Usage;
@@ -13,11 +13,15 @@ use crate::train_args::TrainOptions;
 
 /// Reads all files.
 pub fn read(model: &Model, component: &Component, o: &TrainOptions) -> Result<Box<dyn Source>> {
-    if component.graph.output("logits").is_none() || component.graph.input("input_ids").is_none() {
-        bail!(Usage(format!(
-            "`{}` is no language model: only those are trained so far",
-            component.architecture
-        )));
+    let graph = &component.graph;
+    if graph.output("logits").is_none() || graph.input("input_ids").is_none() {
+        let [TextRange { path, lines: None }] = o.data.as_slice() else {
+            bail!(Usage(format!(
+                "`{}` is no language model: --data is one .safetensors file with its inputs by name and `target`",
+                component.architecture
+            )));
+        };
+        return Ok(Box::new(Arrays::new(TensorData::read(path, graph, usize::MAX)?, graph)));
     }
     if let [one] = o.data.as_slice()
         && has_windows(one)

@@ -79,7 +79,7 @@ fn run(job: &Job<'_>, ui: &Ui) -> Result<()> {
     ui.say(format!("data: {}", source.describe()));
     let course = course(o, source.as_ref());
     let mut trained = trained(component, o, &course)?;
-    let terms = terms(o, component, teacher.is_some());
+    let terms = terms(o, source.as_ref(), teacher.is_some());
     let output = output_port(component)?;
     let rule = course.rule;
     let losses = Losses::resolve(
@@ -216,18 +216,17 @@ fn trained(component: &Component, o: &TrainOptions, course: &Course) -> Result<T
     Ok(Trained { graph, parameters, sites: Vec::new(), low: None })
 }
 
-fn terms(o: &TrainOptions, component: &Component, teacher: bool) -> Vec<Term> {
+fn terms(o: &TrainOptions, source: &dyn Source, teacher: bool) -> Vec<Term> {
     if !o.loss.is_empty() {
         return o.loss.clone();
     }
     let term = |kind| Term { kind, weight: 1.0, normalise: Normalise::Mean };
-    let language = component.graph.output("logits").is_some();
-    match (language, teacher) {
-        (true, false) => vec![term(Kind::CrossEntropy)],
-        (true, true) => vec![term(Kind::CrossEntropy), term(Kind::Kl { temperature: 1.0 })],
-        (false, false) => vec![term(Kind::Mse)],
-        (false, true) => vec![term(Kind::Mse), term(Kind::OutputMse)],
-    }
+    let own = source.loss();
+    let followed = match own {
+        Some(Kind::CrossEntropy) => Kind::Kl { temperature: 1.0 },
+        _ => Kind::OutputMse,
+    };
+    own.into_iter().chain(teacher.then_some(followed)).map(term).collect()
 }
 
 fn output_port(component: &Component) -> Result<String> {
