@@ -62,7 +62,7 @@ fn stages_are_done_once_and_again_only_where_something_changed() {
     assert_eq!(run(&folder).0, all);
     assert_eq!(run(&folder), (Vec::new(), all.map(str::to_owned).to_vec()));
     let of = |file: &str| folder.json(file)["perplexity"].as_f64().unwrap();
-    assert!(of("done/eval.json") < 0.5 * of("done/eval-2.json"), "training helps");
+    assert!(of("done/eval.result.json") < 0.5 * of("done/eval-2.result.json"), "training helps");
     assert!(folder.path("done/exported/model.gguf").is_file());
     // Another rate: the cut is kept, and what is measured of it.
     folder.write("recipe.toml", &RECIPE.replace("lr = 3e-3", "lr = 2e-3"));

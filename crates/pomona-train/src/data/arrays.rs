@@ -52,7 +52,7 @@ impl Source for Arrays {
                 let shape = w.first().map_or(&[][..], |(_, s)| s);
                 let shape: Vec<usize> = std::iter::once(w.len()).chain(shape.iter().copied()).collect();
                 let values = w.iter().flat_map(|(v, _)| v.iter().copied()).collect();
-                Target::Values(Tensor::from_f32(values, &shape, &cpu)?)
+                Target::Values(Box::new(Tensor::from_f32(values, &shape, &cpu)?))
             }
         };
         Ok(Batch {

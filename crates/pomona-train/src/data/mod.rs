@@ -17,7 +17,7 @@ pub use examples::Examples;
 pub use order::Order;
 pub use packed::Packed;
 pub(crate) use prefetch::prefetched;
-pub use records::{Encode, Layout, Pair, Records, read_records};
+pub use records::{Chat, Encode, Layout, Pair, Records, read_records};
 
 /// A token that no loss looks at.
 pub const IGNORED: u32 = u32::MAX;
@@ -28,7 +28,7 @@ pub enum Target {
     /// A token for each position, batch by tokens, flat; [`IGNORED`] where none is predicted.
     Tokens(Vec<u32>),
     /// The output itself.
-    Values(Tensor),
+    Values(Box<Tensor>),
     /// Nothing: only other networks say what is right.
     None,
 }

@@ -11,6 +11,9 @@ use crate::error::Result;
 /// Tokenizes a text, with what stands before a sequence or without.
 pub type Encode<'a> = dyn Fn(&str, bool) -> Result<Vec<u32>> + Sync + 'a;
 
+/// Makes a prompt and its response of messages, each a role and what it says.
+pub type Chat<'a> = dyn Fn(&[(String, String)]) -> Result<Pair> + 'a;
+
 /// Bytes of plain text that are tokenized as one.
 const PIECE: usize = 64 << 10;
 
@@ -74,11 +77,7 @@ pub enum Records {
 ///
 /// # Errors
 /// Where it cannot be read, and where a record is not what the layout says: with its line.
-pub fn read_records(
-    range: &TextRange,
-    layout: Layout,
-    chat: &dyn Fn(&[(String, String)]) -> Result<Pair>,
-) -> Result<Records> {
+pub fn read_records(range: &TextRange, layout: Layout, chat: &Chat<'_>) -> Result<Records> {
     let name = range.path.to_string_lossy().to_lowercase();
     let json = name.ends_with(".jsonl") || name.ends_with(".json") || name.ends_with(".ndjson");
     if layout == Layout::Text || (layout == Layout::Auto && !json) {

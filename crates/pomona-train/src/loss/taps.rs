@@ -14,6 +14,6 @@ pub fn tap(graph: &Graph, path: &str) -> Option<ValueId> {
             consumers.get(v.0 as usize).is_some_and(|c| c.iter().any(|(n, _)| !under(&graph.node(*n).path)));
         read || graph.outputs.iter().any(|p| p.value == *v)
     };
-    let made = graph.nodes.iter().filter(|n| under(&n.path)).flat_map(|n| &n.outputs);
-    made.filter(|v| graph.value(**v).ty == ValueType::Float && outside(v)).last().copied()
+    let mut made = graph.nodes.iter().filter(|n| under(&n.path)).flat_map(|n| &n.outputs);
+    made.rfind(|v| graph.value(**v).ty == ValueType::Float && outside(v)).copied()
 }

@@ -27,7 +27,7 @@ pub fn run(a: &RunRecipe, ui: &Ui) -> Result<()> {
     let mut results = serde_json::Map::new();
     for stage in &recipe.stages {
         let plan = prepare(stage, &recipe, &made, &current)?;
-        let result = folder.join(format!("{}.json", stage.label));
+        let result = folder.join(format!("{}.result.json", stage.label));
         let there = plan.output.as_ref().is_none_or(|o| o.exists()) && result.is_file();
         let before = kept.0.get(&stage.label).filter(|r| r.key == plan.key).cloned();
         if before.as_ref().is_some_and(|r| r.done) && there {

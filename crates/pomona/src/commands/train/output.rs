@@ -97,7 +97,7 @@ impl Written<'_> {
         let graph = &model.components[at].graph;
         let recipe = Recipe::identity(graph.tensors.iter().map(|t| (t.name.as_str(), t.shape.as_slice())));
         let options =
-            SaveOptions { training: Some(record), ..super::super::apply::options(&self.job.write, None) };
+            SaveOptions { training: Some(record), ..super::super::apply::options(self.job.write, None) };
         let bar = ui.byte_bar("writing");
         let saved = save(&model, graph, &recipe, &options, &self.job.write.out, &mut |done, total| {
             bar.set_length(total);
