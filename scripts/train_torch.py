@@ -34,9 +34,9 @@ text = "\n".join(t.read_text()[:400_000] for t in args.text)
 ids = torch.tensor(AutoTokenizer.from_pretrained(args.model)(text)["input_ids"])
 windows = ids[: ids.numel() // 257 * 257].view(-1, 257)
 windows = windows[torch.randperm(len(windows))]
-times, losses = [], []
+times, work, losses = [], [], []
 for step in range(args.steps):
-    began = time.perf_counter()
+    began, spent = time.perf_counter(), time.process_time()
     some = windows[4 * step: 4 * step + 4]
     logits = model(input_ids=some[:, :-1]).logits
     loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), some[:, 1:].flatten())
@@ -45,7 +45,8 @@ for step in range(args.steps):
     torch.nn.utils.clip_grad_norm_(weights, 1.0)
     rule.step()
     times.append(time.perf_counter() - began)
+    work.append(time.process_time() - spent)
     losses.append(loss.item())
 middle = sorted(times[1:])[len(times[1:]) // 2]
-print(json.dumps({"trained_parameters": sum(p.numel() for p in weights), "tokens_per_second": 1024 / middle, "seconds": times,
+print(json.dumps({"trained_parameters": sum(p.numel() for p in weights), "tokens_per_second": 1024 / middle, "seconds": times, "cpu_seconds": work,
                   "losses": losses, "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))

@@ -88,3 +88,19 @@ fn questions_stand_in_no_text() {
         println!("{set}: {} questions", questions.all.len());
     }
 }
+
+/// A window of 64 tokens has 64 bytes at least.
+#[test]
+fn training_and_evaluation_share_no_window() {
+    let Some(data) = data() else { return };
+    let text = std::fs::read_to_string(data.join("text/wikitext-2/valid.txt")).unwrap();
+    let half = text.lines().skip(1880).collect::<Vec<_>>().join("\n");
+    let seen: HashSet<&[u8]> = half.as_bytes().windows(WINDOW).collect();
+    assert!(seen.len() > 500_000);
+    for entry in std::fs::read_dir(data.join("text/train")).unwrap() {
+        let path = entry.unwrap().path();
+        let train = std::fs::read(&path).unwrap();
+        let shared = train.windows(WINDOW).find(|w| seen.contains(*w));
+        assert!(shared.is_none(), "{}: {:?}", path.display(), shared.map(String::from_utf8_lossy));
+    }
+}

@@ -75,6 +75,10 @@ pub fn adapt(graph: &Graph, targets: &[Pattern], low: LowRank) -> Result<(Graph,
     for node in graph.nodes.iter().filter(linear).filter(|n| meant(&n.path)) {
         let Some(weight) = node.weights.get(&Slot::Weight).map(|t| graph.tensor(*t)) else { continue };
         let [out, width] = weight.shape[..] else { continue };
+        // A gate of one output has nothing to make low-rank: left alone unless it is named.
+        if targets.is_empty() && low.rank > 0 && low.rank > out.min(width) {
+            continue;
+        }
         if low.rank == 0 || low.rank > out.min(width) {
             return Err(TrainError::Unfit(format!(
                 "rank {} does not suit `{}` {:?}: 1 to {} does",
@@ -102,7 +106,8 @@ pub fn adapt(graph: &Graph, targets: &[Pattern], low: LowRank) -> Result<(Graph,
     }
     if sites.is_empty() {
         return Err(TrainError::Unfit(
-            "the model has no blocks with Linear nodes: name the nodes (--lora-targets)".to_owned(),
+            "the model has no blocks with Linear nodes of such a rank: name the nodes (--lora-targets), or a smaller rank"
+                .to_owned(),
         ));
     }
     Ok((adapted, sites))

@@ -16,7 +16,7 @@ use crate::loss::Losses;
 use crate::optimiser::Rule;
 use crate::parameters::Parameters;
 use crate::schedule::{Position, Schedule};
-use crate::step::{Network, StepReport, Works, take};
+use crate::step::{Network, StepReport, Works, hold, take};
 
 /// How the parameters move, step by step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -62,6 +62,8 @@ pub struct Run<'a> {
     pub losses: &'a Losses,
     /// What is read.
     pub source: &'a dyn Source,
+    /// Held-out samples, and the steps between two measurements on them.
+    pub valid: Option<(&'a dyn Source, u64)>,
     /// How.
     pub course: &'a Course,
     /// Where checkpoints and logs go.
@@ -130,6 +132,9 @@ pub fn train(
         course: run.course,
     };
     let size = (run.course.batch, run.course.accumulate);
+    if let (Some((held, _)), 0) = (run.valid, progress.step) {
+        lines.start(hold(&works, parameters, held, size.0)?)?;
+    }
     let ended = prefetched(run.source, run.course.seed, size, progress.step, |batches| -> Result<Ended> {
         let mut saved = Instant::now();
         loop {
@@ -157,7 +162,12 @@ pub fn train(
             progress.step += 1;
             progress.seconds += seconds;
             progress.units += units as u64;
+            let held = run.valid.filter(|(_, every)| {
+                progress.step.is_multiple_of((*every).max(1)) || run.course.limit.is_reached(&progress)
+            });
+            let valid = held.map(|(held, _)| hold(&works, parameters, held, size.0)).transpose()?;
             let report = StepReport {
+                valid,
                 step: progress.step,
                 epoch: progress.step as f64 * (size.0 * size.1) as f64 / run.source.samples().max(1) as f64,
                 loss: taken.loss,
@@ -190,6 +200,7 @@ pub fn train(
 fn scalars(report: &StepReport, unit: &str) -> Vec<(String, f64)> {
     let mut out = vec![("loss/sum".to_owned(), report.loss)];
     out.extend(report.losses.iter().map(|(k, v)| (format!("loss/{k}"), *v)));
+    out.extend(report.valid.map(|v| ("loss/held-out".to_owned(), v)));
     out.push(("rate".to_owned(), report.rate));
     out.push(("gradient_norm".to_owned(), report.norm));
     out.push((format!("{unit}_per_second"), report.units as f64 / report.seconds[0].max(1e-9)));

@@ -11,7 +11,7 @@ use pomona_task::empty_states;
 use serde::Serialize;
 
 use crate::clip::{clip, norm};
-use crate::data::Batch;
+use crate::data::{Batch, Source};
 use crate::error::{Result, TrainError};
 use crate::loss::{Losses, Outcome, resolve};
 use crate::parameters::{Parameters, Weights};
@@ -41,6 +41,9 @@ pub struct StepReport {
     pub rate: f64,
     /// Global norm of the gradient before clipping.
     pub norm: f64,
+    /// The loss on held-out data, where it was measured after this step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub valid: Option<f64>,
     /// Predicted tokens, or samples.
     pub units: usize,
     /// Seconds of the step, and of the run so far.
@@ -110,6 +113,29 @@ pub(crate) fn take(
     Ok(Ok(Taken { loss, losses: names.into_iter().zip(terms).collect(), norm }))
 }
 
+/// The weighted sum of the losses on held-out samples, `batch` at a time; nothing is drawn and nothing moves.
+pub(crate) fn hold(
+    works: &Works<'_>,
+    parameters: &Parameters,
+    source: &dyn Source,
+    batch: usize,
+) -> Result<f64> {
+    let picks: Vec<usize> = (0..source.samples()).collect();
+    let (mut sum, mut units) = (0.0, 0);
+    for some in picks.chunks(batch.max(1)) {
+        let made = source.batch(some)?;
+        let (feeds, seen) = given(works, &made)?;
+        let weights = Weights { parameters, frozen: works.student.weights };
+        let wanted = works.losses.student_values();
+        let values = evaluate(works.student.graph, &weights, &feeds, wanted, &Options::default())?;
+        let found = works.losses.measure(&values, &seen, &made, 1.0, parameters)?;
+        let loss: f64 = works.losses.terms().zip(&found.losses).map(|(t, l)| t.weight * l).sum();
+        sum += loss * made.units as f64;
+        units += made.units;
+    }
+    Ok(sum / units.max(1) as f64)
+}
+
 /// A seed for what is drawn in a micro-batch: of the run's seed and the place alone.
 fn draw(seed: u64, step: u64, micro: u64) -> u64 {
     let mut z = seed ^ step.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ micro.wrapping_mul(0xD1B5_4A32_D192_ED03);
@@ -124,19 +150,7 @@ struct Micro {
 }
 
 fn micro(works: &Works<'_>, parameters: &Parameters, batch: &Batch, share: f64, seed: u64) -> Result<Micro> {
-    let mut feeds = feeds(works.student.graph, batch)?;
-    let seen = match works.teacher {
-        None => Vec::new(),
-        Some(teacher) => {
-            let mut wanted = works.losses.teacher_values().to_vec();
-            wanted.extend(works.shared.iter().map(|(t, _)| *t));
-            let own = self::feeds(teacher.graph, batch)?;
-            let mut seen = evaluate(teacher.graph, teacher.weights, &own, &wanted, &Options::default())?;
-            let prefix = seen.split_off(works.losses.teacher_values().len());
-            feeds.extend(works.shared.iter().map(|(_, s)| *s).zip(prefix));
-            seen
-        }
-    };
+    let (feeds, seen) = given(works, batch)?;
     let weights = Weights { parameters, frozen: works.student.weights };
     let tensors = parameters.graph_tensors();
     let wrt = Wrt { values: &[], weights: &tensors };
@@ -167,6 +181,19 @@ fn micro(works: &Works<'_>, parameters: &Parameters, batch: &Batch, share: f64, 
     let (found, outcome) = outcome;
     let of_graph = found.weights.into_iter().filter_map(|(id, g)| Some((*parameters.of_graph.get(&id)?, g)));
     Ok(Micro { losses: outcome.losses, gradients: of_graph.chain(outcome.projections).collect() })
+}
+
+/// What the student is fed, and what the losses read of the teacher.
+fn given(works: &Works<'_>, batch: &Batch) -> Result<(Feeds, Vec<Tensor>)> {
+    let mut feeds = feeds(works.student.graph, batch)?;
+    let Some(teacher) = works.teacher else { return Ok((feeds, Vec::new())) };
+    let mut wanted = works.losses.teacher_values().to_vec();
+    wanted.extend(works.shared.iter().map(|(t, _)| *t));
+    let own = self::feeds(teacher.graph, batch)?;
+    let mut seen = evaluate(teacher.graph, teacher.weights, &own, &wanted, &Options::default())?;
+    let prefix = seen.split_off(works.losses.teacher_values().len());
+    feeds.extend(works.shared.iter().map(|(_, s)| *s).zip(prefix));
+    Ok((feeds, seen))
 }
 
 /// The inputs that a graph has, and empty states.

@@ -149,6 +149,7 @@ fn check(name: &str) {
         shared: &[],
         losses: &losses,
         source: &source,
+        valid: None,
         course: &course,
         folder: &dir.path().join("run"),
         identity: json!({}),

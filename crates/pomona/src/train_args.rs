@@ -41,6 +41,15 @@ pub struct TrainOptions {
     /// token windows under `training`
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
     pub data: Vec<TextRange>,
+    /// Data on which the loss is measured now and then, and which are not trained on
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    pub valid: Vec<TextRange>,
+    /// Steps between these measurements; the first is before the first step, the last after the last
+    #[arg(long, value_name = "STEPS", default_value_t = 100)]
+    pub valid_every: u64,
+    /// Samples of them, evenly spaced
+    #[arg(long, value_name = "SAMPLES", default_value_t = 32, value_parser = at_least::<1>)]
+    pub valid_samples: usize,
     /// How records are laid out: auto (by their keys), text, documents (text), alpaca (instruction, input, output), prompts
     /// (prompt, completion), chat (messages)
     #[arg(long, default_value = "auto", value_parser = layout)]

@@ -54,7 +54,11 @@ fn send(child: &Child, signal: &str) {
 #[test]
 fn a_run_lowers_the_loss_and_its_output_verifies() {
     let folder = Folder::new();
-    let done = folder.document(&words(&["-q", "finetune", "model"], "out", &["--keep-checkpoints"]));
+    let more =
+        ["--keep-checkpoints", "--valid", "text.txt:31-40", "--valid-every", "25", "--valid-samples", "6"];
+    let done = folder.document(&words(&["-q", "finetune", "model"], "out", &more));
+    let held = |key: &str| done[key].as_f64().unwrap();
+    assert!(held("held_out_first") > 4.0 && held("held_out_last") < 2.5, "{done}");
     let (first, last) = (done["loss_first"].as_f64().unwrap(), done["loss_last"].as_f64().unwrap());
     println!("loss from {first:.3} to {last:.3}");
     assert!(first > 4.0 && last < 2.5, "from {first} to {last}");
@@ -89,7 +93,9 @@ fn a_run_lowers_the_loss_and_its_output_verifies() {
     let config: Value = serde_json::from_str(&folder.read("out/config.json")).unwrap();
     assert_eq!((&config["torch_dtype"], &config["model_type"]), (&"bfloat16".into(), &"llama".into()));
     assert!(folder.path("out/tokenizer.json").is_file());
-    assert_eq!(lines(&folder, "out.train").len(), 60);
+    let log = lines(&folder, "out.train");
+    let measured = log.iter().filter(|l| l["valid"].is_number()).map(|l| l["step"].as_u64().unwrap());
+    assert_eq!((log.len(), measured.collect::<Vec<_>>()), (61, vec![0, 25, 50, 60]));
     let svg = folder.read("out.train/curves.svg");
     assert!(svg.starts_with("<svg") && svg.contains("cross-entropy"));
     let manifest = folder.json("out/pomona.json");

@@ -76,6 +76,38 @@ pub trait Source: Sync {
     }
 }
 
+/// Some samples of a source, evenly spaced.
+pub struct Few<'a> {
+    of: &'a dyn Source,
+    picks: Vec<usize>,
+}
+
+impl<'a> Few<'a> {
+    /// At most `count` of them.
+    pub fn evenly(of: &'a dyn Source, count: usize) -> Self {
+        let (all, count) = (of.samples(), count.min(of.samples()));
+        Self { of, picks: (0..count).map(|k| k * all / count).collect() }
+    }
+}
+
+impl Source for Few<'_> {
+    fn samples(&self) -> usize {
+        self.picks.len()
+    }
+
+    fn batch(&self, picks: &[usize]) -> Result<Batch> {
+        self.of.batch(&picks.iter().filter_map(|p| self.picks.get(*p).copied()).collect::<Vec<_>>())
+    }
+
+    fn fingerprint(&self) -> String {
+        format!("{} {:?}", self.of.fingerprint(), self.picks)
+    }
+
+    fn describe(&self) -> String {
+        format!("{} of {}", self.picks.len(), self.of.describe())
+    }
+}
+
 /// Rows of token ids of one length as the inputs of a language model.
 pub(crate) fn token_inputs(ids: Vec<i64>, batch: usize, length: usize) -> Result<Vec<(String, Tensor)>> {
     let device = pomona_exec::Device::cpu();

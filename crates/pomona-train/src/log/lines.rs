@@ -36,12 +36,24 @@ impl Lines {
         Ok(Lines { path: path.to_owned(), file })
     }
 
+    /// Adds the loss on held-out data before the first step.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn start(&mut self, valid: f64) -> Result<()> {
+        self.put(&serde_json::json!({"step": 0, "valid": valid}).to_string())
+    }
+
     /// Adds a step.
     ///
     /// # Errors
     /// Where the disk refuses.
     pub fn add(&mut self, report: &StepReport) -> Result<()> {
         let text = serde_json::to_string(report).map_err(|e| file_error(&self.path, e.to_string()))?;
+        self.put(&text)
+    }
+
+    fn put(&mut self, text: &str) -> Result<()> {
         writeln!(self.file, "{text}").map_err(|e| file_error(&self.path, format!("cannot be written: {e}")))
     }
 }

@@ -12,10 +12,15 @@ use crate::context::{tokenizer, vocabulary};
 use crate::train_args::TrainOptions;
 
 /// Reads all files.
-pub fn read(model: &Model, component: &Component, o: &TrainOptions) -> Result<Box<dyn Source>> {
+pub fn read(
+    model: &Model,
+    component: &Component,
+    files: &[TextRange],
+    o: &TrainOptions,
+) -> Result<Box<dyn Source>> {
     let graph = &component.graph;
     if graph.output("logits").is_none() || graph.input("input_ids").is_none() {
-        let [TextRange { path, lines: None }] = o.data.as_slice() else {
+        let [TextRange { path, lines: None }] = files else {
             bail!(Usage(format!(
                 "`{}` is no language model: --data is one .safetensors file with its inputs by name and `target`",
                 component.architecture
@@ -23,7 +28,7 @@ pub fn read(model: &Model, component: &Component, o: &TrainOptions) -> Result<Bo
         };
         return Ok(Box::new(Arrays::new(TensorData::read(path, graph, usize::MAX)?, graph)));
     }
-    if let [one] = o.data.as_slice()
+    if let [one] = files
         && has_windows(one)
     {
         let windows = token_windows(&one.path, "training", vocabulary(model)?)?;
@@ -34,7 +39,7 @@ pub fn read(model: &Model, component: &Component, o: &TrainOptions) -> Result<Bo
     let encode = |text: &str, begins: bool| tokenizer.encode(text, begins).map_err(unfit);
     let chat = |messages: &[(String, String)]| render(&tokenizer, messages);
     let (mut texts, mut pairs) = (Vec::new(), Vec::new());
-    for range in &o.data {
+    for range in files {
         match read_records(range, o.layout, &chat)? {
             Records::Texts(more) => texts.extend(more),
             Records::Pairs(more) => pairs.extend(more),
@@ -43,9 +48,9 @@ pub fn read(model: &Model, component: &Component, o: &TrainOptions) -> Result<Bo
     match (texts.is_empty(), pairs.is_empty()) {
         (_, true) => {
             let stream = Records::stream(&texts, end, &encode)?;
-            Ok(Box::new(Packed::new(stream, o.seq, &o.data)?))
+            Ok(Box::new(Packed::new(stream, o.seq, files)?))
         }
-        (true, false) => Ok(Box::new(Examples::new(&pairs, o.seq, end, &encode, &o.data)?)),
+        (true, false) => Ok(Box::new(Examples::new(&pairs, o.seq, end, &encode, files)?)),
         (false, false) => bail!(Usage(
             "--data has both texts, which are packed, and prompts with responses, which are not: train on one kind".to_owned()
         )),

@@ -17,6 +17,7 @@ use pomona_models::{Component, Model, check_format};
 use pomona_report::units;
 use pomona_task::{ModelWeights, Residence};
 use pomona_train::adapter::{self, LowRank, Site};
+use pomona_train::data::Few;
 use pomona_train::{
     Course, Ended, Kind, Limit, Losses, Network, Normalise, Parameters, Rule, Run, Schedule, Source, Term,
     need, shared_prefix, train,
@@ -75,8 +76,16 @@ fn run(job: &Job<'_>, ui: &Ui) -> Result<()> {
     });
     let teacher = teacher.transpose()?;
 
-    let source = data::read(&model, component, o)?;
+    let source = data::read(&model, component, &o.data, o)?;
     ui.say(format!("data: {}", source.describe()));
+    let held = match o.valid.as_slice() {
+        [] => None,
+        files => Some(data::read(&model, component, files, o)?),
+    };
+    let held = held.as_deref().map(|held| Few::evenly(held, o.valid_samples));
+    if let Some(held) = &held {
+        ui.say(format!("held out: {}", held.describe()));
+    }
     let course = course(o, source.as_ref());
     let mut trained = trained(component, o, &course)?;
     let terms = terms(o, source.as_ref(), teacher.is_some());
@@ -126,6 +135,7 @@ fn run(job: &Job<'_>, ui: &Ui) -> Result<()> {
         shared: &shared,
         losses: &losses,
         source: source.as_ref(),
+        valid: held.as_ref().map(|h| (h as &dyn Source, o.valid_every)),
         course: &course,
         folder: &folder,
         identity: identity.clone(),

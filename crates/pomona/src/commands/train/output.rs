@@ -31,7 +31,10 @@ pub struct Written<'a> {
 
 impl Written<'_> {
     pub fn finish(&self, done: &Finished, unit: &str, ui: &Ui) -> Result<()> {
-        let steps = read_lines(&self.folder.join("log.jsonl"))?;
+        let mut steps = read_lines(&self.folder.join("log.jsonl"))?;
+        let held: Vec<f64> = steps.iter().filter_map(|v| v.get("valid")?.as_f64()).collect();
+        let held = held.first().copied().zip(held.last().copied());
+        steps.retain(|v| v.get("loss").is_some());
         let loss = |s: &[Value]| {
             let values: Vec<f64> = s.iter().filter_map(|v| v.get("loss")?.as_f64()).collect();
             values.iter().sum::<f64>() / values.len().max(1) as f64
@@ -55,11 +58,13 @@ impl Written<'_> {
         let peak = peak_memory();
         let document = json!({"output": super::super::apply::document(&saved), "ran": ran, "steps": p.step,
             unit: p.units, "seconds": p.seconds, format!("{unit}_per_second"): speed, "loss_first": first, "loss_last": last,
+            "held_out_first": held.map(|h| h.0), "held_out_last": held.map(|h| h.1),
             "trained_parameters": self.trained.parameters.elements(), "peak_memory": peak, "resumed_at": done.resumed_at,
             "log": self.folder.join("log.jsonl"), "adapters": self.job.train.adapter_out});
         ui.result(&document, || {
             let mut table = Table::new(&[("", Align::Left), ("", Align::Right)]);
             let per_second = format!("{unit}/s");
+            let both = held.map_or_else(String::new, |(a, b)| format!("{a:.4} to {b:.4}"));
             for (name, value) in [
                 ("steps", units::exact(p.step)),
                 (unit, units::exact(p.units)),
@@ -67,9 +72,12 @@ impl Written<'_> {
                 (&per_second, format!("{speed:.1}")),
                 ("loss, first tenth", format!("{first:.4}")),
                 ("loss, last tenth", format!("{last:.4}")),
+                ("held out", both),
                 ("peak memory", peak.map_or_else(|| "-".to_owned(), units::bytes)),
             ] {
-                table.row([name.to_owned(), value]);
+                if !value.is_empty() {
+                    table.row([name.to_owned(), value]);
+                }
             }
             let table = table.render(ui.style());
             let logs = format!("verified; log and curves in {}\n", self.folder.display());
@@ -164,6 +172,10 @@ pub fn curves(folder: &Path, losses: &Losses) -> Result<()> {
         let step = p.last().and_then(|v| v.get("step")?.as_u64()).unwrap_or(0);
         format!("step {step}")
     };
+    let held: Vec<Option<f64>> = parts.iter().map(|p| mean(p, &|v| v.get("valid")?.as_f64())).collect();
+    if held.iter().any(Option::is_some) {
+        lines.push(Line { name: "held out".to_owned(), values: held });
+    }
     let chart = LineChart {
         title: format!("loss, means over {stretch} steps"),
         unit: "loss".to_owned(),

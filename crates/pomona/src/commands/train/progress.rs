@@ -22,6 +22,7 @@ pub struct Line<'a> {
     unit: &'static str,
     recent: VecDeque<(usize, f64)>,
     said: Option<Instant>,
+    held: Option<f64>,
 }
 
 impl<'a> Line<'a> {
@@ -32,7 +33,7 @@ impl<'a> Line<'a> {
         if let Ok(style) = ProgressStyle::with_template("{msg}") {
             bar.set_style(style);
         }
-        Self { ui, bar, limit, unit, recent: VecDeque::new(), said: None }
+        Self { ui, bar, limit, unit, recent: VecDeque::new(), said: None, held: None }
     }
 
     pub fn show(&mut self, report: &StepReport) {
@@ -41,7 +42,9 @@ impl<'a> Line<'a> {
             self.recent.pop_front();
         }
         let (n, seconds) = self.recent.iter().fold((0, 0.0), |a, r| (a.0 + r.0, a.1 + r.1));
-        let line = describe(report, self.limit, (self.unit, n as f64 / seconds.max(1e-9)));
+        self.held = report.valid.or(self.held);
+        let held = self.held.map(|v| format!("  held out {v:.4}")).unwrap_or_default();
+        let line = describe(report, self.limit, (self.unit, n as f64 / seconds.max(1e-9)), &held);
         if !self.bar.is_hidden() {
             self.bar.set_message(line);
         } else if self.said.is_none_or(|s| s.elapsed() >= PAUSE) {
@@ -55,7 +58,7 @@ impl<'a> Line<'a> {
     }
 }
 
-fn describe(r: &StepReport, limit: Limit, (unit, speed): (&str, f64)) -> String {
+fn describe(r: &StepReport, limit: Limit, (unit, speed): (&str, f64), held: &str) -> String {
     let of = limit.steps.map(|n| format!("/{n}")).unwrap_or_default();
     let terms = match r.losses.len() {
         0 | 1 => String::new(),
@@ -68,7 +71,7 @@ fn describe(r: &StepReport, limit: Limit, (unit, speed): (&str, f64)) -> String 
     let left =
         if share > 0.0 { units::seconds(r.seconds[1] * (1.0 - share) / share) } else { "?".to_owned() };
     format!(
-        "step {}{of}  epoch {:.2}  loss {:.4}{terms}  lr {:.2e}  {speed:.0} {unit}/s  {left} left",
+        "step {}{of}  epoch {:.2}  loss {:.4}{terms}{held}  lr {:.2e}  {speed:.0} {unit}/s  {left} left",
         r.step, r.epoch, r.loss, r.rate
     )
 }
