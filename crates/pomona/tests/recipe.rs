@@ -122,3 +122,51 @@ fn explaining_shows_every_default() {
     assert_eq!(document["finetune"]["betas"]["value"], "0.9,0.999");
     assert_eq!(document["finetune"]["lr"]["from"], "given");
 }
+
+#[test]
+fn a_stopped_recipe_goes_on_inside_its_training() {
+    let folder = Folder::new();
+    let long = RECIPE.replace("steps = 40", "steps = 400\nsave_steps = 50");
+    folder.write("recipe.toml", &long);
+    let mut child =
+        folder.command(&["-q", "run", "recipe.toml"]).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let log = folder.path("done/finetuned.train/log.jsonl");
+    let began = std::time::Instant::now();
+    while std::fs::read_to_string(&log).map_or(0, |t| t.lines().count()) < 20 {
+        assert!(child.try_wait().unwrap().is_none() && began.elapsed().as_secs() < 120);
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    let id = child.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    let done = child.wait_with_output().unwrap();
+    let said = String::from_utf8(done.stderr).unwrap();
+    assert!(
+        done.status.code() == Some(1)
+            && said.contains("stopped after step")
+            && said.contains("stage finetune"),
+        "{said}"
+    );
+    let (ran, kept) = run(&folder);
+    assert_eq!((ran[0].as_str(), kept), ("finetune", ["score", "plan", "apply"].map(str::to_owned).to_vec()));
+    let result = folder.json("done/finetune.result.json");
+    assert!(result["resumed_at"].as_u64().unwrap() >= 20 && result["steps"] == 400, "{result}");
+}
+
+#[test]
+fn the_recipes_of_the_project_are_sound() {
+    let folder = Folder::bare();
+    let recipes = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(recipes).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|e| e != "toml") {
+            continue;
+        }
+        let text = path.display().to_string();
+        let mut command = folder.command(&["recipe", "explain", &text]);
+        let done = command.env("MODEL", "m").env("POMONA_DATA", "d").output().unwrap();
+        assert!(done.status.success(), "{text}: {}", String::from_utf8_lossy(&done.stderr));
+        seen += 1;
+    }
+    assert!(seen > 0);
+}

@@ -99,7 +99,7 @@ fn run(job: &Job<'_>, ui: &Ui) -> Result<()> {
         (&mut trained.parameters, &rule, o.seed),
     )?;
     let moving: BTreeSet<TensorId> = trained.parameters.of_graph.keys().copied().collect();
-    state_memory(&trained, &moving, &losses, &course, (o, teacher), ui)?;
+    state_memory(&trained, &moving, &losses, &course, (o, component, teacher), ui)?;
 
     let device = Device::cpu();
     let frozen = ModelWeights::new(component, &device, Residence::Memory);
@@ -256,7 +256,7 @@ fn state_memory(
     moving: &BTreeSet<TensorId>,
     losses: &Losses,
     course: &Course,
-    (o, teacher): (&TrainOptions, Option<&Component>),
+    (o, component, teacher): (&TrainOptions, &Component, Option<&Component>),
     ui: &Ui,
 ) -> Result<()> {
     let teachers: Vec<&Graph> = teacher.iter().map(|t| &t.graph).collect();
@@ -272,9 +272,9 @@ fn state_memory(
     )?;
     let free = memory_available();
     ui.say(format!(
-        "trains {} of {} parameters; memory: about {} (weights {}, optimizer {}, activations {}, outputs {})",
+        "trains {} parameters of a model of {}; memory: about {} (weights {}, optimizer {}, activations {}, outputs {})",
         units::exact(elements),
-        units::exact(trained.graph.parameters()),
+        units::exact(component.graph.parameters()),
         units::bytes(need.total()),
         units::bytes(need.weights),
         units::bytes(need.optimiser),
