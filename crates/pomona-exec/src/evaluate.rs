@@ -1,8 +1,8 @@
 //! Forward runs: only the nodes that the wanted values need, each value freed at its last use.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use pomona_graph::{Graph, Node, NodeId, TensorId, ValueId};
+use pomona_graph::{Activation, Graph, Node, NodeId, Op, TensorId, ValueId};
 
 use crate::annotation;
 use crate::error::{ExecError, Result};
@@ -34,6 +34,9 @@ pub struct Options {
     pub mode: Mode,
     /// Stop at the first node that makes a NaN or an infinity, naming it.
     pub check_finite: bool,
+    /// Values that a backward run keeps while it runs what lies between them again, one part at a time, instead of keeping a
+    /// tape of everything: [`crate::block_ends`] gives those of a graph's blocks. Forward runs pay no heed to them.
+    pub checkpoints: Vec<ValueId>,
 }
 
 /// The wanted values, in their order; any value of the graph can be wanted.
@@ -76,9 +79,14 @@ pub(crate) fn run(
             last.insert(*v, id);
         }
     }
+    let pairs = pairs(graph, &order, wanted, options);
+    let seconds: BTreeSet<NodeId> = pairs.values().map(|(second, _)| *second).collect();
     let mut live: BTreeMap<ValueId, Tensor> = feeds.clone();
     for &id in &order {
         let node = graph.node(id);
+        if seconds.contains(&id) {
+            continue;
+        }
         let done = |v: &ValueId| last.get(v) == Some(&id) && !wanted.contains(v);
         let mut inputs = Vec::with_capacity(node.inputs.len());
         for (k, v) in node.inputs.iter().enumerate() {
@@ -93,7 +101,9 @@ pub(crate) fn run(
                 message: format!("is needed by `{}` and was neither fed nor made", node.path),
             })?);
         }
-        let mut call = Call { graph, node, inputs, sizes: &sizes, options, source };
+        let pair = pairs.get(&id);
+        let then = pair.map(|(_, function)| *function);
+        let mut call = Call { graph, node, inputs, sizes: &sizes, options, source, then };
         let marks = graph.annotations.get(&node.path);
         if let Some(marks) = marks {
             annotation::round_inputs(&mut call, marks)?;
@@ -102,7 +112,8 @@ pub(crate) fn run(
         if let Some(marks) = marks {
             annotation::round_outputs(node, &mut outputs, marks)?;
         }
-        for (v, t) in node.outputs.iter().zip(outputs) {
+        let made = pair.map_or(node, |(second, _)| graph.node(*second));
+        for (v, t) in made.outputs.iter().zip(outputs) {
             if options.check_finite {
                 check_finite(node, &t)?;
             }
@@ -119,6 +130,33 @@ pub(crate) fn run(
         message: "is wanted and was neither fed nor made".to_owned(),
     };
     wanted.iter().map(|v| live.get(v).cloned().ok_or_else(|| missing(v))).collect()
+}
+
+/// Nodes that run with the activation behind them as one: nothing else reads what lies between, no annotation is on
+/// either, and no check asks which of the two made a NaN.
+fn pairs(
+    graph: &Graph,
+    order: &[NodeId],
+    wanted: &[ValueId],
+    options: &Options,
+) -> BTreeMap<NodeId, (NodeId, Activation)> {
+    let mut readers: BTreeMap<ValueId, Vec<NodeId>> = BTreeMap::new();
+    for &id in order {
+        graph.node(id).inputs.iter().for_each(|v| readers.entry(*v).or_default().push(id));
+    }
+    let marked = |n: &Node| graph.annotations.contains_key(&n.path);
+    let pair = |id: NodeId| {
+        let node = graph.node(id);
+        let ([between], false) = (node.outputs.as_slice(), marked(node) || options.check_finite) else {
+            return None;
+        };
+        let [second] = readers.get(between)?.as_slice() else { return None };
+        let next = graph.node(*second);
+        let Op::Activation { function } = next.op else { return None };
+        let one = !wanted.contains(between) && !marked(next) && ops::takes(&node.op, function);
+        one.then_some((id, (*second, function)))
+    };
+    order.iter().filter_map(|id| pair(*id)).collect()
 }
 
 fn check_finite(node: &Node, t: &Tensor) -> Result<()> {

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use pomona_graph::{Graph, TensorId, ValueId};
 
 use crate::burn_types::{AutodiffBackend, B, D, FloatTensorOps};
+use crate::checkpoints;
 use crate::error::{ExecError, Result};
 use crate::evaluate::{Feeds, Options, Source, run};
 use crate::kernels;
@@ -53,7 +54,27 @@ pub struct Wrt<'a> {
 
 /// Gradients of a loss in one forward and one backward run: `upstream` is called with the wanted values, off the tape, and
 /// gives the loss's gradient for each, in its shape.
+///
+/// Nodes that depend on nothing that `wrt` names run without a tape and keep nothing. With [`Options::checkpoints`] the
+/// tape holds one part of the graph at a time, and the parts are run forward once more.
 pub fn gradients_of_loss(
+    graph: &Graph,
+    weights: &dyn WeightProvider,
+    feeds: &Feeds,
+    wanted: &[ValueId],
+    wrt: Wrt<'_>,
+    options: &Options,
+    upstream: impl FnOnce(&[Tensor]) -> Result<Vec<Tensor>>,
+) -> Result<Gradients> {
+    if options.checkpoints.is_empty() {
+        return on_one_tape(graph, weights, feeds, wanted, wrt, options, upstream);
+    }
+    checkpoints::check(graph, options)?;
+    checkpoints::part_by_part(graph, weights, feeds, wanted, wrt, options, upstream)
+}
+
+/// With a tape of the whole run.
+pub(crate) fn on_one_tape(
     graph: &Graph,
     weights: &dyn WeightProvider,
     feeds: &Feeds,

@@ -7,6 +7,7 @@
 mod allocator;
 mod annotation;
 mod burn_types;
+mod checkpoints;
 mod device;
 mod error;
 mod evaluate;
@@ -19,6 +20,7 @@ mod tensor;
 mod weights;
 
 pub use allocator::keep_freed_memory;
+pub use checkpoints::block_ends;
 pub use device::{Device, devices};
 pub use error::{ExecError, Result};
 pub use evaluate::{Feeds, Mode, Options, evaluate, needed};

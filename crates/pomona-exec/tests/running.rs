@@ -370,3 +370,72 @@ fn an_adapter_adds_its_product_and_learns() {
     let unused: BTreeMap<_, _> = g.weights.iter().filter(|(id, _)| **id == w).collect();
     assert!(unused.is_empty());
 }
+
+/// Gradients of every weight of a graph, and of its first float input if it has one.
+fn all_gradients(
+    graph: &Graph,
+    all: &Loaded,
+    feeds: &Feeds,
+    checkpoints: Vec<ValueId>,
+) -> pomona_exec::Gradients {
+    let ids: Vec<TensorId> = graph.iter_tensors().map(|(id, _)| id).collect();
+    let wanted = [graph.outputs[0].value];
+    let options = Options { mode: Mode::Training { seed: 3 }, checkpoints, ..Options::default() };
+    let float = graph.inputs.iter().map(|p| p.value).find(|v| feeds[v].kind() == pomona_exec::Kind::Float);
+    let values: Vec<ValueId> = float.into_iter().collect();
+    let wrt = pomona_exec::Wrt { values: &values, weights: &ids };
+    let loss = |out: &[Tensor]| Ok(vec![tensor(&noise(8, out[0].elements()), out[0].shape())]);
+    pomona_exec::gradients_of_loss(graph, all, feeds, &wanted, wrt, &options, loss).unwrap()
+}
+
+fn same(a: &pomona_exec::Gradients, b: &pomona_exec::Gradients) {
+    assert_eq!(a.outputs[0].to_f32().unwrap(), b.outputs[0].to_f32().unwrap());
+    assert_eq!(a.weights.keys().collect::<Vec<_>>(), b.weights.keys().collect::<Vec<_>>());
+    assert_eq!(a.values.keys().collect::<Vec<_>>(), b.values.keys().collect::<Vec<_>>());
+    let pairs = a.weights.values().zip(b.weights.values()).chain(a.values.values().zip(b.values.values()));
+    for (x, y) in pairs {
+        let (x, y) = (x.to_f32().unwrap(), y.to_f32().unwrap());
+        let scale = x.iter().fold(1e-3_f32, |m, v| m.max(v.abs()));
+        assert!(largest_gap(&x, &y) <= 1e-5 * scale, "{} of {scale}", largest_gap(&x, &y));
+    }
+}
+
+#[test]
+fn checkpoints_change_no_gradient() {
+    // A decoder, whose embedding is tied or read by the first part alone.
+    let graph = toys::llama(3).unwrap();
+    let all = weights(&graph);
+    let mut feeds = decoder_feeds(&graph, &TOKENS, 0);
+    feeds.extend(empty(&graph));
+    let ends = pomona_exec::block_ends(&graph);
+    assert_eq!(ends.len(), 3);
+    let plain = all_gradients(&graph, &all, &feeds, Vec::new());
+    assert!(plain.weights.len() > 20);
+    same(&plain, &all_gradients(&graph, &all, &feeds, ends.clone()));
+    // In any order, and with one that is wanted itself.
+    let mut odd = vec![graph.outputs[0].value, ends[2], ends[0]];
+    odd.push(ends[0]);
+    same(&plain, &all_gradients(&graph, &all, &feeds, odd));
+    // Skips reach over several checkpoints: every value of a chain with dropout and a concatenation is one.
+    let mut b = GraphBuilder::new("skips", "f32");
+    let x = b.input("x", vec![2.into(), 6.into()], ValueType::Float);
+    let first = b.linear("first", x, 6, true).unwrap();
+    let dropped = b.node("drop", Op::Dropout { rate: 0.3 }, &[first], &[]).unwrap();
+    let second = b.linear("second", dropped, 6, true).unwrap();
+    let act = b.activation("act", Activation::Silu, second).unwrap();
+    let joined = b.node("join", Op::Concat { axis: 1 }, &[act, first, x], &[]).unwrap();
+    let last = b.linear("last", joined, 3, true).unwrap();
+    b.output("y", last);
+    let graph = b.finish().unwrap();
+    let all = weights(&graph);
+    let feeds: Feeds = [(x, tensor(&noise(4, 12), &[2, 6]))].into();
+    let plain = all_gradients(&graph, &all, &feeds, Vec::new());
+    for cuts in [vec![second], vec![first, act], vec![first, dropped, second, act, joined, last]] {
+        same(&plain, &all_gradients(&graph, &all, &feeds, cuts));
+    }
+    let wrong = Options { checkpoints: vec![ValueId(999)], ..Options::default() };
+    let wrt = pomona_exec::Wrt { values: &[], weights: &[] };
+    let e = pomona_exec::gradients_of_loss(&graph, &all, &feeds, &[last], wrt, &wrong, |o| Ok(o.to_vec()))
+        .unwrap_err();
+    assert!(e.to_string().contains("checkpoint"), "{e}");
+}

@@ -87,20 +87,50 @@ fn channels(p: Planes, groups: usize) {
     let sets: Vec<Vec<_>> = (0..p.batch * groups)
         .map(|g| (0..width).flat_map(|c| plane(g / groups, g % groups * width + c)).collect())
         .collect();
+    let after = After { weight: &weight, bias: &bias, then: None };
+    let silu = After { then: kernels_of(Activation::Silu), ..after };
     let want = normalised(&x, &up, &weight, &bias, &sets, true);
-    check("groups", &want, || {
-        let (y, moments) = group_norm(&x, p, &weight, &bias, groups, EPS as f32);
-        let [dx, dw, db] = group_norm_back(&x, &up, p, &weight, groups, &moments);
+    let run = |after: After<'_>| {
+        let (y, moments) = group_norm(&x, p, after, groups, EPS as f32);
+        let [dx, dw, db] = group_norm_back(&x, &up, p, after, groups, &moments);
         vec![y, dx, dw, db]
-    });
+    };
+    check("groups", &want, || run(after));
+    check(
+        "groups, then SiLU",
+        &with_silu(&want[0], &up, |up| normalised(&x, up, &weight, &bias, &sets, true)),
+        || run(silu),
+    );
     let sets: Vec<Vec<_>> =
         (0..p.channels).map(|c| (0..p.batch).flat_map(|b| plane(b, c)).collect()).collect();
     let want = normalised(&x, &up, &weight, &bias, &sets, true);
-    check("batch", &want, || {
+    let run = |after: After<'_>| {
         let moments = batch_moments(&x, p, EPS as f32);
-        let [dx, dw, db] = batch_norm_back(&x, &up, p, &weight, &moments, true);
-        vec![batch_norm(&x, p, &weight, &bias, &moments), dx, dw, db]
-    });
+        let [dx, dw, db] = batch_norm_back(&x, &up, p, after, &moments, true);
+        vec![batch_norm(&x, p, after, &moments), dx, dw, db]
+    };
+    check("batch", &want, || run(after));
+    check(
+        "batch, then SiLU",
+        &with_silu(&want[0], &up, |up| normalised(&x, up, &weight, &bias, &sets, true)),
+        || run(silu),
+    );
+}
+
+fn kernels_of(f: Activation) -> Option<Loops> {
+    let found = Loops::of(f);
+    assert!(found.is_some(), "{f:?}");
+    found
+}
+
+/// Values and gradients of SiLU behind values `z` whose own gradients `back` gives from that of each of them.
+fn with_silu(z: &[f64], up: &[f32], back: impl Fn(&[f32]) -> Vec<Vec<f64>>) -> Vec<Vec<f64>> {
+    let sigmoid = |z: f64| 1.0 / (1.0 + (-z).exp());
+    let slope = |z: f64| sigmoid(z) * (1.0 + z * (1.0 - sigmoid(z)));
+    let through: Vec<f32> = z.iter().zip(up).map(|(z, u)| (slope(*z) * f64::from(*u)) as f32).collect();
+    let mut want = back(&through);
+    want[0] = z.iter().map(|z| z * sigmoid(*z)).collect();
+    want
 }
 
 fn softmaxes(count: usize, n: usize) {
@@ -162,6 +192,8 @@ fn norms_and_softmax_of_several_tasks() {
     rows(300, 257, true);
     rows(300, 257, false);
     channels(Planes { batch: 3, channels: 12, space: 700 }, 4);
+    // Planes of several pieces.
+    channels(Planes { batch: 2, channels: 4, space: 5003 }, 2);
     softmaxes(200, 331);
 }
 

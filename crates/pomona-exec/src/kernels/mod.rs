@@ -27,18 +27,19 @@ mod simd;
 mod softmax;
 mod tape;
 mod tiles;
+mod turn;
 
 pub use adamw::{AdamW, Moving};
-pub(crate) use attention::{AttentionShape, Known, attention, attention_back};
+pub(crate) use attention::{AttentionShape, Known, Mask, attention, attention_back};
 pub(crate) use channel_norm::{
-    Planes, batch_moments, batch_norm, batch_norm_back, group_norm, group_norm_back,
+    After, Planes, batch_moments, batch_norm, batch_norm_back, group_norm, group_norm_back,
 };
 pub(crate) use conv::{Geometry, channel_sums, conv, conv_input, conv_weight};
 pub use cross_entropy::cross_entropy;
 pub(crate) use embedding::{gather, scatter};
 pub(crate) use linear::{linear, linear_back};
 pub(crate) use norm::{Moments, norm, norm_back};
-pub(crate) use pointwise::{activate, activate_back, has, multiply};
+pub(crate) use pointwise::{Loops, activate, activate_back, has, multiply};
 pub(crate) use recurrent::{Cell, Sequence, recurrent};
 pub(crate) use resample::{resample, turned};
 pub(crate) use rope::{Turn, rotate};

@@ -10,8 +10,9 @@ use super::uninit;
 /// Elements that a task takes.
 const CHUNK: usize = 1 << 14;
 
-/// A loop over `x` and one over `x` and the gradient from above. `p` holds what an activation is given by.
+/// A loop over `x`, one in place, and one over `x` and the gradient from above. `p` holds what an activation is given by.
 type Forward = fn(&[f32], [f32; 2], &mut [f32]);
+type Within = fn([f32; 2], &mut [f32]);
 type Backward = fn(&[f32], [f32; 2], &[f32], &mut [f32]);
 
 macro_rules! function {
@@ -24,6 +25,15 @@ macro_rules! function {
                     let _ = $p;
                     for (y, x) in y.iter_mut().zip(x) {
                         let $x = *x;
+                        *y = $value;
+                    }
+                }
+            }
+            simd! {
+                pub(super) fn within<$s>($p: [f32; 2], y: &mut [f32]) {
+                    let _ = $p;
+                    for y in y {
+                        let $x = *y;
                         *y = $value;
                     }
                 }
@@ -81,45 +91,70 @@ function!(hard_sigmoid, |x, p| <S> S::mul_add(x, p[0], p[1]).clamp(0.0, 1.0), {
     if z > 0.0 && z < 1.0 { p[0] } else { 0.0 }
 });
 
-fn loops(function: Activation) -> Option<(Forward, Backward, [f32; 2])> {
-    Some(match function {
-        Activation::Relu => (relu::forward, relu::backward, [0.0; 2]),
-        Activation::Relu6 => (relu6::forward, relu6::backward, [0.0; 2]),
-        Activation::LeakyRelu(slope) => (leaky::forward, leaky::backward, [slope as f32, 0.0]),
-        Activation::Elu(alpha) => (elu::forward, elu::backward, [alpha as f32, 0.0]),
-        Activation::Silu => (silu::forward, silu::backward, [0.0; 2]),
-        Activation::Sigmoid => (sigmoids::forward, sigmoids::backward, [0.0; 2]),
-        Activation::QuickGelu => (quick_gelu::forward, quick_gelu::backward, [0.0; 2]),
-        Activation::Gelu => (gelu::forward, gelu::backward, [0.0; 2]),
-        Activation::GeluTanh => (gelu_tanh::forward, gelu_tanh::backward, [0.0; 2]),
-        Activation::Tanh => (tanhs::forward, tanhs::backward, [0.0; 2]),
-        Activation::HardSwish => (hard_swish::forward, hard_swish::backward, [0.0; 2]),
-        Activation::HardSigmoid(a, b) => {
-            (hard_sigmoid::forward, hard_sigmoid::backward, [a as f32, b as f32])
+/// An activation's loops, and what they are given.
+#[derive(Clone, Copy)]
+pub(crate) struct Loops {
+    forward: Forward,
+    within: Within,
+    backward: Backward,
+    p: [f32; 2],
+}
+
+impl Loops {
+    /// None where there are no loops for the function.
+    pub(crate) fn of(function: Activation) -> Option<Self> {
+        macro_rules! loops {
+            ($name:ident, $p:expr) => {
+                Loops { forward: $name::forward, within: $name::within, backward: $name::backward, p: $p }
+            };
         }
-        _ => return None,
-    })
+        Some(match function {
+            Activation::Relu => loops!(relu, [0.0; 2]),
+            Activation::Relu6 => loops!(relu6, [0.0; 2]),
+            Activation::LeakyRelu(slope) => loops!(leaky, [slope as f32, 0.0]),
+            Activation::Elu(alpha) => loops!(elu, [alpha as f32, 0.0]),
+            Activation::Silu => loops!(silu, [0.0; 2]),
+            Activation::Sigmoid => loops!(sigmoids, [0.0; 2]),
+            Activation::QuickGelu => loops!(quick_gelu, [0.0; 2]),
+            Activation::Gelu => loops!(gelu, [0.0; 2]),
+            Activation::GeluTanh => loops!(gelu_tanh, [0.0; 2]),
+            Activation::Tanh => loops!(tanhs, [0.0; 2]),
+            Activation::HardSwish => loops!(hard_swish, [0.0; 2]),
+            Activation::HardSigmoid(a, b) => loops!(hard_sigmoid, [a as f32, b as f32]),
+            _ => return None,
+        })
+    }
+
+    /// Replaces every element by the function of it.
+    pub(super) fn within(&self, y: &mut [f32]) {
+        (self.within)(self.p, y);
+    }
+
+    /// The gradient of `x` from that of the function's values.
+    pub(super) fn back(&self, x: &[f32], above: &[f32], dx: &mut [f32]) {
+        (self.backward)(x, self.p, above, dx);
+    }
 }
 
 /// Whether there is a loop for it.
 pub(crate) fn has(function: Activation) -> bool {
-    loops(function).is_some()
+    Loops::of(function).is_some()
 }
 
 /// The function of every element. What there is no loop for is left as it is.
 pub(crate) fn activate(function: Activation, x: &[f32]) -> Vec<f32> {
-    let Some((f, _, p)) = loops(function) else { return x.to_vec() };
+    let Some(f) = Loops::of(function) else { return x.to_vec() };
     let mut y = uninit(x.len());
-    y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| f(x, p, y));
+    y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| (f.forward)(x, f.p, y));
     y
 }
 
 /// The gradient of `x` from that of the function's values.
 pub(crate) fn activate_back(function: Activation, x: &[f32], above: &[f32]) -> Vec<f32> {
-    let Some((_, f, p)) = loops(function) else { return above.to_vec() };
+    let Some(f) = Loops::of(function) else { return above.to_vec() };
     let mut dx = uninit(x.len());
     let chunks = dx.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).zip(above.par_chunks(CHUNK));
-    chunks.for_each(|((dx, x), above)| f(x, p, above, dx));
+    chunks.for_each(|((dx, x), above)| f.back(x, above, dx));
     dx
 }
 

@@ -42,6 +42,13 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// The processor has the set.
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// Eight rows of eight floats turned: float `j` of row `i` goes to `to + j * stride + i`, in the order of `j`.
+    ///
+    /// # Safety
+    /// The processor has the set; each row is good for eight reads and `to` for `7 * stride + 8` writes.
+    unsafe fn turn(rows: [*const f32; 8], to: *mut f32, stride: usize);
+    /// Asks for memory that is about to be written. Nothing is read: any pointer will do.
+    fn expect(p: *const f32);
 }
 
 /// What every processor has. On 64-bit ARM that is NEON, with fused products.
@@ -83,6 +90,17 @@ impl Simd for Portable {
     unsafe fn fma(a: [f32; 4], b: [f32; 4], c: [f32; 4]) -> [f32; 4] {
         std::array::from_fn(|i| Self::mul_add(a[i], b[i], c[i]))
     }
+    #[inline(always)]
+    unsafe fn turn(rows: [*const f32; 8], to: *mut f32, stride: usize) {
+        for j in 0..8 {
+            for (i, row) in rows.iter().enumerate() {
+                // SAFETY: the caller vouches for eight floats of each row and for these places.
+                unsafe { *to.add(j * stride + i) = *row.add(j) };
+            }
+        }
+    }
+    #[inline(always)]
+    fn expect(_: *const f32) {}
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -142,8 +160,52 @@ mod x86 {
                     // SAFETY: the caller vouches for the set.
                     unsafe { $fma(a, b, c) }
                 }
+                #[inline(always)]
+                unsafe fn turn(rows: [*const f32; 8], to: *mut f32, stride: usize) {
+                    // SAFETY: the caller vouches for the set, which has AVX, and the memory.
+                    unsafe { turn(rows, to, stride) }
+                }
+                #[inline(always)]
+                fn expect(p: *const f32) {
+                    // SAFETY: every 64-bit x86 has the instruction, and it never faults.
+                    unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) };
+                }
             }
         };
+    }
+
+    /// [`Simd::turn`] with eight registers of eight.
+    ///
+    /// # Safety
+    /// As there, on a processor with AVX.
+    #[inline(always)]
+    unsafe fn turn(rows: [*const f32; 8], to: *mut f32, stride: usize) {
+        // SAFETY: the caller vouches for the set and the memory.
+        unsafe {
+            let r = rows.map(|p| _mm256_loadu_ps(p));
+            // Pairs of rows, then fours, then eights.
+            let pairs = |a, b| (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+            let ((a0, a1), (a2, a3)) = (pairs(r[0], r[1]), pairs(r[2], r[3]));
+            let ((a4, a5), (a6, a7)) = (pairs(r[4], r[5]), pairs(r[6], r[7]));
+            let fours = |a, b| (_mm256_shuffle_ps::<0x44>(a, b), _mm256_shuffle_ps::<0xEE>(a, b));
+            let ((b0, b1), (b2, b3)) = (fours(a0, a2), fours(a1, a3));
+            let ((b4, b5), (b6, b7)) = (fours(a4, a6), fours(a5, a7));
+            let low = |a, b| _mm256_permute2f128_ps::<0x20>(a, b);
+            let high = |a, b| _mm256_permute2f128_ps::<0x31>(a, b);
+            let turned = [
+                low(b0, b4),
+                low(b1, b5),
+                low(b2, b6),
+                low(b3, b7),
+                high(b0, b4),
+                high(b1, b5),
+                high(b2, b6),
+                high(b3, b7),
+            ];
+            for (j, column) in turned.into_iter().enumerate() {
+                _mm256_storeu_ps(to.add(j * stride), column);
+            }
+        }
     }
 
     registers!(

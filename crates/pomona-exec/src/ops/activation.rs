@@ -33,6 +33,11 @@ pub(super) fn activation(c: &Call<'_>, function: Activation) -> Result<Tensor> {
             return Ok(y);
         }
     }
+    apply_to(function, x)
+}
+
+/// The function of every float, by Burn's operators.
+pub(super) fn apply_to(function: Activation, x: &Tensor) -> Result<Tensor> {
     Ok(Tensor::float(apply(function, x.as_float()?), x.device()))
 }
 

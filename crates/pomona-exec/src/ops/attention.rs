@@ -6,7 +6,7 @@ use pomona_graph::{AttentionAttrs, RopeAttrs, RopePairing, rope_frequencies};
 use super::Call;
 use crate::burn_types::{ActivationOps, B, D, FloatTensorOps};
 use crate::error::Result;
-use crate::kernels::{self, AttentionShape, Known, Slice, Turn};
+use crate::kernels::{self, AttentionShape, Known, Mask, Slice, Turn};
 use crate::tensor::Tensor;
 
 /// Logits of keys that a query does not see: their exponential is zero beside any other, and no gradient becomes NaN.
@@ -43,24 +43,58 @@ fn shape_of(c: &Call<'_>, a: &AttentionAttrs) -> Result<AttentionShape> {
     Ok(s)
 }
 
+/// The strides by which a mask is read for every sample, head, query and key; none where it does not fit them.
+fn mask_strides(mask: &[usize], s: &AttentionShape) -> Option<[usize; 4]> {
+    let sizes = [s.batch, s.heads, s.queries, s.keys];
+    let lead = 4_usize.checked_sub(mask.len())?;
+    let (mut strides, mut step) = ([0; 4], 1);
+    for (d, &n) in mask.iter().enumerate().rev() {
+        if n == sizes[lead + d] && n > 1 {
+            strides[lead + d] = step;
+        } else if n != 1 {
+            return None;
+        }
+        step *= n;
+    }
+    Some(strides)
+}
+
+/// The attention on the CPU, with or without a mask that needs no gradient.
+fn fused(c: &Call<'_>, s: AttentionShape) -> Result<Option<Tensor>> {
+    let strides = match c.inputs.get(3) {
+        None => None,
+        Some(mask) if mask.is_taped() => return Ok(None),
+        Some(mask) => match mask_strides(mask.shape(), &s) {
+            Some(strides) => Some(strides),
+            None => return Ok(None),
+        },
+    };
+    let inputs: Vec<&Tensor> = c.inputs.iter().take(4).collect();
+    kernels::record_sharing(&inputs, &[s.batch, s.queries, s.heads * s.dv], |t| {
+        let t = t.to_vec();
+        let (out, lse) = kernels::attention([&t[0], &t[1], &t[2]], mask_of(&t, strides), s);
+        let back = move |out: Slice| {
+            kernels::step(move |above, _| {
+                let mask = mask_of(&t, strides);
+                let known = Known { q: &t[0], k: &t[1], v: &t[2], mask, out: &out, lse: &lse };
+                let mut found: Vec<_> = kernels::attention_back(known, above, s).map(Some).into();
+                found.resize(t.len(), None);
+                found
+            })
+        };
+        (out, back)
+    })
+}
+
+fn mask_of(inputs: &[Slice], strides: Option<[usize; 4]>) -> Option<Mask<'_>> {
+    Some(Mask { values: inputs.get(3)?, strides: strides? })
+}
+
 pub(super) fn attention(c: &Call<'_>, a: &AttentionAttrs) -> Result<Tensor> {
     let s = shape_of(c, a)?;
     let device = c.input(0)?.device();
-    if let [q, k, v] = c.inputs.as_slice() {
-        let fused = kernels::record_sharing(&[q, k, v], &[s.batch, s.queries, s.heads * s.dv], |t| {
-            let (out, lse) = kernels::attention(&t[0], &t[1], &t[2], s);
-            let (q, k, v) = (t[0].clone(), t[1].clone(), t[2].clone());
-            let back = move |out: Slice| {
-                kernels::step(move |above, _| {
-                    let known = Known { q: &q, k: &k, v: &v, out: &out, lse: &lse };
-                    kernels::attention_back(known, above, s).map(Some).into()
-                })
-            };
-            (out, back)
-        })?;
-        if let Some(out) = fused {
-            return Ok(out);
-        }
+    if let Some(out) = fused(c, s)? {
+        return Ok(out);
     }
     let (q, k, v) = (c.input(0)?.as_float()?, c.input(1)?.as_float()?, c.input(2)?.as_float()?);
     let shape = |d: &[usize]| Shape::from(d.to_vec());

@@ -12,7 +12,7 @@ mod reduce;
 mod resize;
 mod spatial;
 
-use pomona_graph::{Bindings, Dim, Graph, Node, Op, Slot};
+use pomona_graph::{Activation, Bindings, Dim, Graph, Node, Op, Slot};
 
 use crate::annotation;
 use crate::error::{ExecError, Result};
@@ -27,6 +27,14 @@ pub(crate) struct Call<'a> {
     pub sizes: &'a Bindings,
     pub options: &'a Options,
     pub source: &'a Source<'a>,
+    /// An activation behind the node's only output, run with it; only where [`takes`] says so.
+    pub then: Option<Activation>,
+}
+
+/// Whether the operator can run with the activation behind it.
+pub(crate) fn takes(op: &Op, function: Activation) -> bool {
+    matches!(op, Op::GroupNorm { .. } | Op::InstanceNorm { .. } | Op::BatchNorm { .. })
+        && crate::kernels::has(function)
 }
 
 impl Call<'_> {
@@ -76,9 +84,9 @@ pub(crate) fn run(call: Call<'_>) -> Result<Vec<Tensor>> {
         Op::MatMul { transpose_b } => linear::matmul(c, *transpose_b),
         Op::LayerNorm { axes, eps } => norms::layer_norm(c, *axes, *eps),
         Op::RmsNorm { eps, offset } => norms::rms_norm(c, *eps, *offset),
-        Op::GroupNorm { groups, eps } => norms::group_norm(c, Some(*groups), *eps),
-        Op::InstanceNorm { eps } => norms::group_norm(c, None, *eps),
-        Op::BatchNorm { eps, statistics, .. } => norms::batch_norm(c, *eps, *statistics),
+        Op::GroupNorm { groups, eps } => norms::group_norm(c, Some(*groups), *eps, c.then),
+        Op::InstanceNorm { eps } => norms::group_norm(c, None, *eps, c.then),
+        Op::BatchNorm { eps, statistics, .. } => norms::batch_norm(c, *eps, *statistics, c.then),
         Op::Softmax { axis, log } => norms::softmax(c, *axis, *log),
         Op::Attention(attrs) => attention::attention(c, attrs),
         Op::Rope(attrs) => attention::rope(c, attrs),

@@ -1,13 +1,13 @@
 //! Norms and softmax.
 
 use burn::tensor::Shape;
-use pomona_graph::{BatchStatistics, Slot};
+use pomona_graph::{Activation, BatchStatistics, Slot};
 
 use super::Call;
 use crate::burn_types::{ActivationOps, B, D, FloatTensorOps};
 use crate::error::Result;
 use crate::evaluate::Mode;
-use crate::kernels::{self, Moments, Planes, Slice};
+use crate::kernels::{self, After, Loops, Moments, Planes, Slice};
 use crate::tensor::Tensor;
 
 /// Weight and bias behind an input; where one is missing, what leaves the values as they are.
@@ -22,6 +22,10 @@ impl Affine {
             slices.get(at).filter(|_| there).map_or_else(|| vec![neutral; n], |s| s.to_vec())
         };
         Self { weight: of(1, weight, 1.0), bias: of(1 + usize::from(weight), bias, 0.0) }
+    }
+
+    fn after(&self, then: Option<Loops>) -> After<'_> {
+        After { weight: &self.weight, bias: &self.bias, then }
     }
 
     /// The gradients of the input, weight and bias, those that are there.
@@ -135,8 +139,18 @@ fn planes(x: &Tensor) -> Planes {
     Planes { batch: s[0], channels: s[1], space: s[2..].iter().product() }
 }
 
-/// GroupNorm, or InstanceNorm without `groups`.
-pub(super) fn group_norm(c: &Call<'_>, groups: Option<usize>, eps: f64) -> Result<Tensor> {
+/// Values that were normalised by Burn's operators, with the activation behind them.
+fn activated(x: Tensor, then: Option<Activation>) -> Result<Tensor> {
+    then.map_or(Ok(x.clone()), |f| super::activation::apply_to(f, &x))
+}
+
+/// GroupNorm, or InstanceNorm without `groups`, and an activation behind it.
+pub(super) fn group_norm(
+    c: &Call<'_>,
+    groups: Option<usize>,
+    eps: f64,
+    then: Option<Activation>,
+) -> Result<Tensor> {
     let x = c.input(0)?;
     let (weight, bias) = (c.weight(Slot::Weight)?, c.weight(Slot::Bias)?);
     let p = planes(x);
@@ -144,10 +158,12 @@ pub(super) fn group_norm(c: &Call<'_>, groups: Option<usize>, eps: f64) -> Resul
     let (inputs, has) = inputs(x, &weight, &bias);
     let fused = kernels::record(&inputs, x.shape(), |s| {
         let a = Affine::new(s, has, p.channels);
-        let (y, moments) = kernels::group_norm(&s[0], p, &a.weight, &a.bias, groups, eps as f32);
-        let (x, weight) = (s[0].clone(), a.weight);
+        let loops = then.and_then(Loops::of);
+        let (y, moments) = kernels::group_norm(&s[0], p, a.after(loops), groups, eps as f32);
+        let x = s[0].clone();
         let back = move |above: &[f32], _: &[bool]| {
-            Affine::gradients(has, kernels::group_norm_back(&x, above, p, &weight, groups, &moments))
+            let found = kernels::group_norm_back(&x, above, p, a.after(loops), groups, &moments);
+            Affine::gradients(has, found)
         };
         (y, kernels::step(back))
     })?;
@@ -157,7 +173,7 @@ pub(super) fn group_norm(c: &Call<'_>, groups: Option<usize>, eps: f64) -> Resul
     let rest = x.elements() / (p.batch * groups).max(1);
     let grouped = x.reshape(&[p.batch * groups, rest])?;
     let normal = Tensor::float(normalised(grouped.as_float()?, 1..2, eps), x.device()).reshape(x.shape())?;
-    affine(normal, weight, bias)
+    activated(affine(normal, weight, bias)?, then)
 }
 
 fn affine(x: Tensor, weight: Option<Tensor>, bias: Option<Tensor>) -> Result<Tensor> {
@@ -172,7 +188,13 @@ fn affine(x: Tensor, weight: Option<Tensor>, bias: Option<Tensor>) -> Result<Ten
     Ok(Tensor::float(y, x.device()))
 }
 
-pub(super) fn batch_norm(c: &Call<'_>, eps: f64, statistics: BatchStatistics) -> Result<Tensor> {
+/// BatchNorm, and an activation behind it.
+pub(super) fn batch_norm(
+    c: &Call<'_>,
+    eps: f64,
+    statistics: BatchStatistics,
+    then: Option<Activation>,
+) -> Result<Tensor> {
     let x = c.input(0)?;
     let (weight, bias) = (c.weight(Slot::Weight)?, c.weight(Slot::Bias)?);
     let rank = x.shape().len();
@@ -191,11 +213,13 @@ pub(super) fn batch_norm(c: &Call<'_>, eps: f64, statistics: BatchStatistics) ->
         let (inputs, has) = inputs(x, &weight, &bias);
         let fused = kernels::record(&inputs, x.shape(), |s| {
             let a = Affine::new(s, has, p.channels);
+            let loops = then.and_then(Loops::of);
             let moments = given.unwrap_or_else(|| kernels::batch_moments(&s[0], p, eps as f32));
-            let y = kernels::batch_norm(&s[0], p, &a.weight, &a.bias, &moments);
-            let (x, weight) = (s[0].clone(), a.weight);
+            let y = kernels::batch_norm(&s[0], p, a.after(loops), &moments);
+            let x = s[0].clone();
             let back = move |above: &[f32], _: &[bool]| {
-                Affine::gradients(has, kernels::batch_norm_back(&x, above, p, &weight, &moments, own))
+                let found = kernels::batch_norm_back(&x, above, p, a.after(loops), &moments, own);
+                Affine::gradients(has, found)
             };
             (y, kernels::step(back))
         })?;
@@ -220,7 +244,7 @@ pub(super) fn batch_norm(c: &Call<'_>, eps: f64, statistics: BatchStatistics) ->
         let centred = B::float_sub(x.as_float()?, along(mean, rank, 1, 1));
         Tensor::float(B::float_mul(centred, along(scale, rank, 1, 1)), x.device())
     };
-    affine(normal, weight, bias)
+    activated(affine(normal, weight, bias)?, then)
 }
 
 pub(super) fn softmax(c: &Call<'_>, axis: usize, log: bool) -> Result<Tensor> {

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::forward::hide;
 use super::panels::{Rows, add_tile, put_tile};
-use super::{AttentionShape, KEYS};
+use super::{AttentionShape, KEYS, Mask};
 use crate::kernels::gemm::tile;
 use crate::kernels::math::{exp, tanh};
 use crate::kernels::simd::Simd;
@@ -18,12 +18,13 @@ const PANELS: usize = 4;
 /// Tasks that the work is cut into where there are queries for them.
 const TASKS: usize = 8;
 
-/// What was read and made forward: q, k, v, the values and the logarithms of the sums.
+/// What was read and made forward: q, k, v, a mask, the values and the logarithms of the sums.
 #[derive(Clone, Copy)]
 pub(crate) struct Known<'a> {
     pub q: &'a [f32],
     pub k: &'a [f32],
     pub v: &'a [f32],
+    pub mask: Option<Mask<'a>>,
     pub out: &'a [f32],
     pub lse: &'a [f32],
 }
@@ -105,9 +106,9 @@ fn head<S: Simd, const MR: usize, const NV: usize, const NR: usize>(
     let q = Rows::new(known.q, b * s.queries * qw + h * s.dk, qw, s.dk, s.queries);
     let o = Rows::new(known.out, b * s.queries * ow + h * s.dv, ow, s.dv, s.queries);
     let up = Rows::new(above, b * s.queries * ow + h * s.dv, ow, s.dv, s.queries);
-    let (keys, values) = (k.by_rows::<MR>(), v.by_rows::<MR>());
+    let (keys, values) = (k.by_rows::<S, MR>(), v.by_rows::<S, MR>());
     let mut turned = Vec::new();
-    k.by_channels::<MR>(0..s.keys, &mut turned);
+    k.by_channels::<S, MR>(0..s.keys, &mut turned);
     let (kp, vp) = (s.dk.div_ceil(NR), s.dv.div_ceil(NR));
     // `[key panels][width / NR][MR keys][NR]`, so that a tile lies in one piece.
     let blocks = s.keys.div_ceil(MR);
@@ -116,7 +117,7 @@ fn head<S: Simd, const MR: usize, const NV: usize, const NR: usize>(
         let end = (first + PANELS * NR).min(queries.end);
         let mut panels: Vec<Panel<NR>> = (first..end)
             .step_by(NR)
-            .map(|i| prepare::<MR, NR>([&q, &o, &up], &s, known.lse, (b, h), i..(i + NR).min(end)))
+            .map(|i| prepare::<S, MR, NR>([&q, &o, &up], &s, known.lse, (b, h), i..(i + NR).min(end)))
             .collect();
         let reach = s.reach(&(first..end));
         let mut at = reach.start / MR * MR;
@@ -124,7 +125,7 @@ fn head<S: Simd, const MR: usize, const NV: usize, const NR: usize>(
             let block = at..(at + KEYS).min(reach.end);
             let n = block.len();
             for p in &mut panels {
-                slopes::<S, MR, NV, NR>(p, &s, &block, &keys, &values);
+                slopes::<S, MR, NV, NR>(p, &s, &block, (&keys, &values), (known.mask, b, h));
                 for (c, dq) in p.dq.chunks_exact_mut(MR * NR).enumerate() {
                     let k = &turned[(c * s.keys + at) * MR..][..n * MR];
                     // SAFETY: the set was found; both panels hold `n` groups, and the gradient a whole tile.
@@ -177,7 +178,7 @@ fn by_key<const MR: usize, const NR: usize>(tiles: &[f32], panels: usize, keys: 
 }
 
 #[inline(always)]
-fn prepare<const MR: usize, const NR: usize>(
+fn prepare<S: Simd, const MR: usize, const NR: usize>(
     [q, o, up]: [&Rows<'_>; 3],
     s: &AttentionShape,
     lse: &[f32],
@@ -188,10 +189,10 @@ fn prepare<const MR: usize, const NR: usize>(
     // Rows of other tasks do not count: a panel ends where the share does.
     let count = queries.end;
     let mut query = uninit(s.dk * NR);
-    Rows { count, ..*q }.panel::<NR>(queries.start, &mut query);
+    Rows { count, ..*q }.panel::<S, NR>(queries.start, &mut query);
     query.iter_mut().for_each(|x| *x *= s.scale);
     let mut above = uninit(s.dv * NR);
-    Rows { count, ..*up }.panel::<NR>(queries.start, &mut above);
+    Rows { count, ..*up }.panel::<S, NR>(queries.start, &mut above);
     let by_rows = |panel: &[f32], width: usize| {
         let mut out = vec![0.0; width.div_ceil(NR) * NR * NR];
         for (c, lanes) in panel.chunks_exact(NR).enumerate() {
@@ -228,8 +229,8 @@ fn slopes<S: Simd, const MR: usize, const NV: usize, const NR: usize>(
     p: &mut Panel<NR>,
     s: &AttentionShape,
     block: &Range<usize>,
-    keys: &[f32],
-    values: &[f32],
+    (keys, values): (&[f32], &[f32]),
+    (mask, b, h): (Option<Mask<'_>>, usize, usize),
 ) {
     let n = block.len();
     for m in 0..n.div_ceil(MR) {
@@ -261,6 +262,9 @@ fn slopes<S: Simd, const MR: usize, const NV: usize, const NR: usize>(
     }
     if !s.all_see(&p.queries, block) {
         hide(logits, s, &p.queries, block.start);
+    }
+    if let Some(mask) = mask {
+        mask.add(logits, (b, h), &p.queries, block.start);
     }
     for (row, slope) in logits.iter_mut().zip(slopes.iter_mut()) {
         for l in 0..NR {

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::few::few;
 use super::panels::{Rows, add_tile, put_tile};
-use super::{AttentionShape, KEYS};
+use super::{AttentionShape, KEYS, Mask};
 use crate::kernels::gemm::tile;
 use crate::kernels::math::{exp, tanh};
 use crate::kernels::simd::Simd;
@@ -15,17 +15,21 @@ use crate::kernels::{Shared, uninit};
 const FEW: usize = 6;
 
 /// The attention's values, and the logarithms of each query's sum of exponentials, `[batch, heads, queries]`.
-pub(crate) fn attention(q: &[f32], k: &[f32], v: &[f32], s: AttentionShape) -> (Vec<f32>, Vec<f32>) {
+pub(crate) fn attention(
+    [q, k, v]: [&[f32]; 3],
+    mask: Option<Mask<'_>>,
+    s: AttentionShape,
+) -> (Vec<f32>, Vec<f32>) {
     let mut out = uninit(s.batch * s.queries * s.heads * s.dv);
     let mut lse = uninit(s.batch * s.heads * s.queries);
     if out.is_empty() || s.keys == 0 || s.dk == 0 {
         out.fill(0.0);
         lse.fill(0.0);
     } else if s.queries <= FEW {
-        few(q, k, v, s, &mut out, &mut lse);
+        few([q, k, v], mask, s, &mut out, &mut lse);
     } else {
         let (o, l) = (Shared::new(&mut out), Shared::new(&mut lse));
-        (0..s.batch * s.kv_heads).into_par_iter().for_each(|t| in_tile!(head([q, k, v], s, t, o, l)));
+        (0..s.batch * s.kv_heads).into_par_iter().for_each(|t| in_tile!(head([q, k, v], mask, s, t, o, l)));
     }
     (out, lse)
 }
@@ -34,6 +38,7 @@ pub(crate) fn attention(q: &[f32], k: &[f32], v: &[f32], s: AttentionShape) -> (
 #[inline(always)]
 fn head<S: Simd, const MR: usize, const NV: usize, const NR: usize>(
     [q, k, v]: [&[f32]; 3],
+    mask: Option<Mask<'_>>,
     s: AttentionShape,
     t: usize,
     out: Shared<'_>,
@@ -41,14 +46,14 @@ fn head<S: Simd, const MR: usize, const NV: usize, const NR: usize>(
 ) {
     let (b, g) = (t / s.kv_heads, t % s.kv_heads);
     let (kw, vw) = (s.kv_heads * s.dk, s.kv_heads * s.dv);
-    let keys = Rows::new(k, b * s.keys * kw + g * s.dk, kw, s.dk, s.keys).by_rows::<MR>();
+    let keys = Rows::new(k, b * s.keys * kw + g * s.dk, kw, s.dk, s.keys).by_rows::<S, MR>();
     let mut values = Vec::new();
-    Rows::new(v, b * s.keys * vw + g * s.dv, vw, s.dv, s.keys).by_channels::<MR>(0..s.keys, &mut values);
+    Rows::new(v, b * s.keys * vw + g * s.dv, vw, s.dv, s.keys).by_channels::<S, MR>(0..s.keys, &mut values);
     let group = s.heads / s.kv_heads;
     let panels = s.queries.div_ceil(NR);
     (0..group * panels).into_par_iter().for_each_init(Scratch::default, |scratch, t| {
         let (h, first) = (g * group + t / panels, t % panels * NR);
-        let task = Task { q, keys: &keys, values: &values, s, b, h, first, out, lse };
+        let task = Task { q, keys: &keys, values: &values, mask, s, b, h, first, out, lse };
         in_tile!(panel(&task, scratch));
     });
 }
@@ -57,6 +62,7 @@ struct Task<'a> {
     q: &'a [f32],
     keys: &'a [f32],
     values: &'a [f32],
+    mask: Option<Mask<'a>>,
     s: AttentionShape,
     b: usize,
     h: usize,
@@ -79,7 +85,7 @@ fn panel<S: Simd, const MR: usize, const NV: usize, const NR: usize>(t: &Task<'_
     let qw = s.heads * s.dk;
     scratch.query.resize(s.dk * NR, 0.0);
     Rows::new(t.q, t.b * s.queries * qw + t.h * s.dk, qw, s.dk, s.queries)
-        .panel::<NR>(t.first, &mut scratch.query);
+        .panel::<S, NR>(t.first, &mut scratch.query);
     scratch.query.iter_mut().for_each(|x| *x *= s.scale);
     scratch.logits.resize((KEYS + MR) * NR, 0.0);
     let channels = s.dv.div_ceil(MR) * MR;
@@ -103,6 +109,9 @@ fn panel<S: Simd, const MR: usize, const NV: usize, const NR: usize>(t: &Task<'_
         soften::<S, NR>(logits, s.softcap);
         if !s.all_see(&queries, &block) {
             hide(logits, s, &queries, at);
+        }
+        if let Some(mask) = &t.mask {
+            mask.add(logits, (t.b, t.h), &queries, at);
         }
         let mut now = max;
         for row in logits.iter() {

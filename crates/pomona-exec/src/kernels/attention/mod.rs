@@ -37,6 +37,41 @@ pub(crate) struct AttentionShape {
     pub softcap: f32,
 }
 
+/// Numbers that are added to the logits, for one query or key, head or sample or for all of them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mask<'a> {
+    pub values: &'a [f32],
+    /// Elements from one sample, head, query and key to the next; 0 where there is one for all.
+    pub strides: [usize; 4],
+}
+
+impl<'a> Mask<'a> {
+    /// What is added for a query, from the first key on, and the elements from key to key.
+    fn row(&self, b: usize, h: usize, i: usize) -> (&'a [f32], usize) {
+        let [sample, head, query, key] = self.strides;
+        (&self.values[b * sample + h * head + i * query..], key)
+    }
+
+    /// Adds it to logits `[keys from `first` on][queries]`.
+    #[inline(always)]
+    fn add<const NR: usize>(
+        &self,
+        logits: &mut [[f32; NR]],
+        (b, h): (usize, usize),
+        queries: &std::ops::Range<usize>,
+        first: usize,
+    ) {
+        for (l, i) in queries.clone().enumerate() {
+            let (row, step) = self.row(b, h, i);
+            let mut at = first * step;
+            for logits in logits.iter_mut() {
+                logits[l] += row[at];
+                at += step;
+            }
+        }
+    }
+}
+
 impl AttentionShape {
     /// Keys that query `i` sees.
     pub(crate) fn visible(&self, i: usize) -> std::ops::Range<usize> {

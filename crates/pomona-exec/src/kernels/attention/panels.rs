@@ -21,30 +21,46 @@ impl<'a> Rows<'a> {
 
     /// Panels of `W` rows: `[rows / W][width][W]`, zeros beyond the last row.
     #[inline(always)]
-    pub(super) fn by_rows<const W: usize>(&self) -> Vec<f32> {
+    pub(super) fn by_rows<S: Simd, const W: usize>(&self) -> Vec<f32> {
         let mut out = uninit(self.count.div_ceil(W) * W * self.width);
         for (p, out) in out.chunks_exact_mut((W * self.width).max(1)).enumerate() {
-            self.panel::<W>(p * W, out);
+            self.panel::<S, W>(p * W, out);
         }
         out
     }
 
     /// One panel, from a row on.
     #[inline(always)]
-    pub(super) fn panel<const W: usize>(&self, first: usize, out: &mut [f32]) {
+    pub(super) fn panel<S: Simd, const W: usize>(&self, first: usize, out: &mut [f32]) {
         let m = Matrix { data: self.data, lane_stride: self.stride, depth_stride: 1 };
-        m.pack::<W>(first, W.min(self.count - first), 0..self.width, out);
+        let n = W.min(self.count - first);
+        m.pack::<S, W>(first, n, 0..self.width, out);
+        clear_lanes::<W>(n, out);
     }
 
     /// Panels of `W` channels: `[width / W][rows][W]`, zeros beyond the last channel.
     #[inline(always)]
-    pub(super) fn by_channels<const W: usize>(&self, rows: std::ops::Range<usize>, out: &mut Vec<f32>) {
+    pub(super) fn by_channels<S: Simd, const W: usize>(
+        &self,
+        rows: std::ops::Range<usize>,
+        out: &mut Vec<f32>,
+    ) {
         let m = Matrix { data: self.data, lane_stride: 1, depth_stride: self.stride };
         let size = W * rows.len();
         out.resize(self.width.div_ceil(W) * size, 0.0);
         for (p, out) in out.chunks_exact_mut(size.max(1)).enumerate() {
-            m.pack::<W>(p * W, W.min(self.width - p * W), rows.clone(), out);
+            let n = W.min(self.width - p * W);
+            m.pack::<S, W>(p * W, n, rows.clone(), out);
+            clear_lanes::<W>(n, out);
         }
+    }
+}
+
+/// Zeros in the lanes from `n` on.
+#[inline(always)]
+fn clear_lanes<const W: usize>(n: usize, out: &mut [f32]) {
+    if n < W {
+        out.chunks_exact_mut(W).for_each(|lanes| lanes[n..].fill(0.0));
     }
 }
 

@@ -1,126 +1,192 @@
-//! Convolutions with one window a channel: rows of the output are sums of shifted rows of the input.
-
-use std::ops::Range;
+//! Convolutions with one window a channel. A plane is laid out with its border, so that a row of the output is a sum of
+//! shifted rows, all taps of a few registers at a time.
 
 use rayon::prelude::*;
 
 use super::Geometry;
-use crate::kernels::math::dot;
+use super::padded::{BEHIND, Layout};
+use super::product::{interleave, phases, view};
 use crate::kernels::simd::simd;
 
-/// Places of the output along an axis whose window has this tap inside the input, and the input's place for the first.
-fn inside(g: &Geometry, axis: usize, tap: usize) -> (Range<usize>, usize) {
-    let (stride, before, reach) = (g.stride[axis], g.before[axis], tap * g.dilation[axis]);
-    let start = before.saturating_sub(reach).div_ceil(stride);
-    let end = (g.size[axis] + before).saturating_sub(reach).div_ceil(stride).min(g.out[axis]);
-    if start >= end {
-        return (0..0, 0);
-    }
-    (start..end, start * stride + reach - before)
-}
+/// Registers of a row that are summed at a time.
+const WIDE: usize = 4;
+/// Taps whose sums are held at a time.
+const HELD: usize = 9;
 
-/// For every output row and tap: the rows and their parts that meet.
-fn meet(g: &Geometry, mut f: impl FnMut(usize, usize, usize, Range<usize>, usize)) {
-    for ky in 0..g.kernel[0] {
-        let (rows, first) = inside(g, 0, ky);
-        for kx in 0..g.kernel[1] {
-            let (out, x) = inside(g, 1, kx);
-            for (i, oy) in rows.clone().enumerate() {
-                f(ky * g.kernel[1] + kx, oy, first + i * g.stride[0], out.clone(), x);
+/// A tap: where its value for the first pixel lies in the laid plane, and its weight.
+type Tap = (usize, f32);
+
+simd! {
+    /// `out += sum over taps of weight * shifted plane`, for rows of `width`, `step` apart in the plane.
+    fn add_taps<S>(plane: &[f32], step: usize, taps: &[Tap], width: usize, out: &mut [f32]) {
+        let Some(reach) = taps.iter().map(|t| t.0).max() else { return };
+        let rows = out.len() / width.max(1);
+        let fits = rows == 0 || (rows - 1) * step + reach + width + (WIDE * S::LANES) <= plane.len();
+        assert!(fits, "every tap of every pixel lies within the plane");
+        for (y, out) in out.chunks_exact_mut(width.max(1)).enumerate() {
+            let mut x = 0;
+            // SAFETY: whoever chose `S` found the set. A register starts within the row, so that its last float lies
+            // less than a block behind it: within the plane, as asserted. Only whole registers are read from and written
+            // to the row.
+            unsafe {
+                let plane = plane.as_ptr().add(y * step);
+                while x + WIDE * S::LANES <= width {
+                    let to = out.as_mut_ptr().add(x);
+                    let mut sums = [S::zero(); WIDE];
+                    for (v, s) in sums.iter_mut().enumerate() {
+                        *s = S::load(to.add(v * S::LANES));
+                    }
+                    for (at, w) in taps {
+                        let (from, w) = (plane.add(x + at), S::splat(*w));
+                        for (v, s) in sums.iter_mut().enumerate() {
+                            *s = S::fma(S::load(from.add(v * S::LANES)), w, *s);
+                        }
+                    }
+                    for (v, s) in sums.iter().enumerate() {
+                        S::store(to.add(v * S::LANES), *s);
+                    }
+                    x += WIDE * S::LANES;
+                }
+                while x < width {
+                    let n = S::LANES.min(width - x);
+                    let mut row = [0.0_f32; 16];
+                    row[..n].copy_from_slice(&out[x..x + n]);
+                    let mut sum = S::load(row.as_ptr());
+                    for (at, w) in taps {
+                        sum = S::fma(S::load(plane.add(x + at)), S::splat(*w), sum);
+                    }
+                    S::store(row.as_mut_ptr(), sum);
+                    out[x..x + n].copy_from_slice(&row[..n]);
+                    x += S::LANES;
+                }
             }
         }
     }
 }
 
 simd! {
-    fn add_scaled<S>(x: &[f32], w: f32, y: &mut [f32]) {
-        for (y, x) in y.iter_mut().zip(x) {
-            *y = S::mul_add(*x, w, *y);
+    /// Sums of the products of a plane's shifted rows with the rows of `above`, a tap each.
+    fn tap_sums<S>(plane: &[f32], step: usize, taps: &[usize; HELD], above: &[f32], width: usize) -> [f32; HELD] {
+        let reach = taps.iter().max().copied().unwrap_or(0);
+        let rows = above.len() / width.max(1);
+        let fits = rows == 0 || (rows - 1) * step + reach + width + S::LANES <= plane.len();
+        assert!(fits, "every tap of every pixel lies within the plane");
+        let mut out = [0.0; HELD];
+        // SAFETY: as above; a row's last floats are copied where they fill no register.
+        unsafe {
+            let mut sums = [S::zero(); HELD];
+            for (y, above) in above.chunks_exact(width.max(1)).enumerate() {
+                let plane = plane.as_ptr().add(y * step);
+                for x in (0..width).step_by(S::LANES) {
+                    let up = if x + S::LANES <= width {
+                        S::load(above.as_ptr().add(x))
+                    } else {
+                        let mut row = [0.0_f32; 16];
+                        row[..width - x].copy_from_slice(&above[x..]);
+                        S::load(row.as_ptr())
+                    };
+                    for t in 0..HELD {
+                        sums[t] = S::fma(S::load(plane.add(x + taps[t])), up, sums[t]);
+                    }
+                }
+            }
+            for t in 0..HELD {
+                let mut lanes = [0.0_f32; 16];
+                S::store(lanes.as_mut_ptr(), sums[t]);
+                out[t] = lanes.iter().sum();
+            }
         }
+        out
     }
 }
 
-simd! {
-    fn add_strided<S>(x: &[f32], stride: usize, w: f32, y: &mut [f32]) {
-        for (y, x) in y.iter_mut().zip(x.iter().step_by(stride)) {
-            *y = S::mul_add(*x, w, *y);
-        }
-    }
-}
-
-simd! {
-    fn add_spread<S>(x: &[f32], stride: usize, w: f32, y: &mut [f32]) {
-        for (y, x) in y.iter_mut().step_by(stride).zip(x) {
-            *y = S::mul_add(*x, w, *y);
-        }
-    }
-}
-
-simd! {
-    fn row_dot<S>(x: &[f32], y: &[f32]) -> f32 {
-        dot::<S>(x, y)
-    }
+/// Room for a laid plane.
+fn room(layout: &Layout) -> Vec<f32> {
+    vec![0.0; layout.plane() + BEHIND]
 }
 
 pub(super) fn forward(x: &[f32], weight: &[f32], bias: Option<&[f32]>, g: &Geometry, y: &mut [f32]) {
     let each = g.outputs / g.groups;
     let (inner, plane, taps) = (g.in_plane(), g.out_plane(), g.taps());
-    y.par_chunks_mut(plane.max(1)).enumerate().for_each(|(i, y)| {
-        let (n, o) = (i / g.outputs, i % g.outputs);
-        y.fill(bias.map_or(0.0, |b| b[o]));
-        let x = &x[(n * g.inputs + o / each) * inner..][..inner];
-        let w = &weight[o * taps..][..taps];
-        meet(g, |tap, oy, iy, out, ix| {
-            let to = &mut y[oy * g.out[1]..][out];
-            let from = &x[iy * g.size[1]..][..g.size[1]][ix..];
-            if g.stride[1] == 1 {
-                add_scaled(from, w[tap], to);
-            } else {
-                add_strided(from, g.stride[1], w[tap], to);
-            }
-        });
-    });
+    let view = view(g);
+    let layout = Layout::new(&view);
+    let places: Vec<usize> = view.taps.iter().map(|t| layout.tap(*t)).collect();
+    let planes = y.par_chunks_mut(plane.max(1)).enumerate();
+    planes.for_each_init(
+        || room(&layout),
+        |laid, (i, y)| {
+            let (n, o) = (i / g.outputs, i % g.outputs);
+            y.fill(bias.map_or(0.0, |b| b[o]));
+            layout.lay(&x[(n * g.inputs + o / each) * inner..][..inner], laid);
+            let own: Vec<Tap> =
+                places.iter().copied().zip(weight[o * taps..][..taps].iter().copied()).collect();
+            add_taps(laid, g.stride[0] * layout.width(), &own, g.out[1], y);
+        },
+    );
 }
 
 pub(super) fn input(above: &[f32], weight: &[f32], bias: Option<&[f32]>, g: &Geometry, dx: &mut [f32]) {
     let each = g.outputs / g.groups;
     let (inner, plane, taps) = (g.in_plane(), g.out_plane(), g.taps());
-    dx.par_chunks_mut(inner.max(1)).enumerate().for_each(|(i, dx)| {
-        let (n, c) = (i / g.inputs, i % g.inputs);
-        dx.fill(bias.map_or(0.0, |b| b[c]));
-        for o in c * each..(c + 1) * each {
-            let above = &above[(n * g.outputs + o) * plane..][..plane];
-            let w = &weight[o * taps..][..taps];
-            meet(g, |tap, oy, iy, out, ix| {
-                let from = &above[oy * g.out[1]..][out];
-                let to = &mut dx[iy * g.size[1]..][..g.size[1]][ix..];
-                if g.stride[1] == 1 {
-                    add_scaled(from, w[tap], to);
+    let phases = phases(g);
+    let layouts: Vec<Layout> = phases.iter().map(|p| Layout::new(&p.view)).collect();
+    let whole = g.stride == [1, 1];
+    dx.par_chunks_mut(inner.max(1)).enumerate().for_each_init(
+        || layouts.iter().map(room).collect::<Vec<_>>(),
+        |laid, (i, dx)| {
+            let (n, c) = (i / g.inputs, i % g.inputs);
+            let start = bias.map_or(0.0, |b| b[c]);
+            let mut parts: Vec<Vec<f32>> = Vec::new();
+            for ((p, layout), laid) in phases.iter().zip(&layouts).zip(laid) {
+                let [height, width] = p.view.grid;
+                let mut sums = |part: &mut [f32]| {
+                    part.fill(start);
+                    for o in c * each..(c + 1) * each {
+                        layout.lay(&above[(n * g.outputs + o) * plane..][..plane], laid);
+                        let w = &weight[o * taps..][..taps];
+                        let tap = |(t, at): (&usize, &[isize; 2])| (layout.tap(*at), w[*t]);
+                        let own: Vec<Tap> = p.taps.iter().zip(&p.view.taps).map(tap).collect();
+                        add_taps(laid, layout.width(), &own, width, part);
+                    }
+                };
+                if whole {
+                    sums(dx);
                 } else {
-                    add_spread(from, g.stride[1], w[tap], to);
+                    let mut part = vec![0.0; height * width];
+                    sums(&mut part);
+                    parts.push(part);
                 }
-            });
-        }
-    });
+            }
+            if !whole {
+                let parts: Vec<&[f32]> = parts.iter().map(Vec::as_slice).collect();
+                interleave(g, &phases, &parts, dx);
+            }
+        },
+    );
 }
 
 pub(super) fn weight(x: &[f32], above: &[f32], g: &Geometry, dw: &mut [f32]) {
     let each = g.outputs / g.groups;
     let (inner, plane, taps) = (g.in_plane(), g.out_plane(), g.taps());
-    dw.par_chunks_mut(taps.max(1)).enumerate().for_each(|(o, dw)| {
-        dw.fill(0.0);
-        for n in 0..g.batch {
-            let above = &above[(n * g.outputs + o) * plane..][..plane];
-            let x = &x[(n * g.inputs + o / each) * inner..][..inner];
-            meet(g, |tap, oy, iy, out, ix| {
-                let up = &above[oy * g.out[1]..][out];
-                let row = &x[iy * g.size[1]..][..g.size[1]][ix..];
-                dw[tap] += if g.stride[1] == 1 {
-                    row_dot(up, row)
-                } else {
-                    up.iter().zip(row.iter().step_by(g.stride[1])).map(|(u, x)| u * x).sum()
-                };
-            });
-        }
-    });
+    let view = view(g);
+    let layout = Layout::new(&view);
+    let places: Vec<usize> = view.taps.iter().map(|t| layout.tap(*t)).collect();
+    let filters = dw.par_chunks_mut(taps.max(1)).enumerate();
+    filters.for_each_init(
+        || room(&layout),
+        |laid, (o, dw)| {
+            dw.fill(0.0);
+            for n in 0..g.batch {
+                let above = &above[(n * g.outputs + o) * plane..][..plane];
+                layout.lay(&x[(n * g.inputs + o / each) * inner..][..inner], laid);
+                for (dw, places) in dw.chunks_mut(HELD).zip(places.chunks(HELD)) {
+                    // Places that no tap is left for are summed and forgotten.
+                    let mut held = [places[0]; HELD];
+                    held[..places.len()].copy_from_slice(places);
+                    let sums = tap_sums(laid, g.stride[0] * layout.width(), &held, above, g.out[1]);
+                    dw.iter_mut().zip(sums).for_each(|(d, s)| *d += s);
+                }
+            }
+        },
+    );
 }

@@ -1,9 +1,10 @@
 //! Convolutions in one and two dimensions, and those through which a gradient or a transposed convolution goes back.
 //!
-//! All are products whose right factor is read through windows: the windows are laid out panel by panel, never as a whole.
-//! One window a channel (depthwise) has no product in it and takes loops of its own.
+//! All are products whose right factor is read through windows over planes that were laid out with their borders; windows
+//! are packed panel by panel, never as a whole. One window a channel (depthwise) has no product in it: loops of its own.
 
 mod depthwise;
+mod padded;
 mod product;
 #[cfg(test)]
 mod tests;

@@ -3,46 +3,40 @@
 use rayon::prelude::*;
 
 use super::Geometry;
-use super::windows::{Channels, Filters, Turned, Windows};
+use super::padded::{Padded, View};
+use super::windows::{Filters, Taps, Windows};
 use crate::kernels::gemm::{Matrix, Product, Start};
 use crate::kernels::math::sum;
 use crate::kernels::simd::simd;
+use crate::kernels::turn::{channels_last, turn};
+use crate::kernels::uninit;
 
-/// Windows of the input for the output's pixels.
-fn windows<'a>(x: &'a [f32], g: &Geometry, group: usize) -> Windows<'a> {
+/// What the output's pixels read of the input.
+pub(super) fn view(g: &Geometry) -> View {
     let taps = (0..g.taps())
         .map(|t| {
             let at = [t / g.kernel[1], t % g.kernel[1]];
             [0, 1].map(|d| (at[d] * g.dilation[d]) as isize - g.before[d] as isize)
         })
         .collect();
-    let inputs = g.inputs / g.groups;
-    Windows {
-        data: x,
-        planes: g.inputs,
-        first: group * inputs,
-        size: g.size,
-        grid: g.out,
-        stride: g.stride,
-        taps,
-    }
+    View { size: g.size, grid: g.out, stride: g.stride, taps }
 }
 
 pub(super) fn forward(x: &[f32], weight: &[f32], bias: Option<&[f32]>, g: &Geometry, y: &mut [f32]) {
-    let (outputs, depth) = (g.outputs / g.groups, g.inputs / g.groups * g.taps());
-    let plane = g.out_plane();
+    let (inputs, outputs) = (g.inputs / g.groups, g.outputs / g.groups);
+    let (plane, depth) = (g.out_plane(), inputs * g.taps());
     if plane == 0 || g.batch == 0 {
         return;
     }
+    let padded = Padded::new(x, g.batch * g.inputs, &view(g));
     for group in 0..g.groups {
         let own = group * outputs..(group + 1) * outputs;
-        let windows = windows(x, g, group);
         Product {
             rows: outputs,
             columns: g.batch * plane,
             depth,
             a: &Matrix::rows(&weight[own.start * depth..own.end * depth], depth),
-            b: &windows,
+            b: &Windows { padded: &padded, planes: g.inputs, first: group * inputs },
             row_stride: plane,
             column: |j| j / plane * (g.outputs * plane) + j % plane,
             start: bias.map_or(Start::Zero, |b| Start::Row(&b[own.clone()])),
@@ -51,8 +45,17 @@ pub(super) fn forward(x: &[f32], weight: &[f32], bias: Option<&[f32]>, g: &Geome
     }
 }
 
-/// Offsets along an axis from which the pixels of a phase (those with `pixel % stride == phase`) are reached: for each
-/// tap that reaches them its number, and how far its window's start lies from the pixel's place in the phase.
+/// Pixels with `pixel % stride == phase` along both axes, and what reaches them.
+pub(super) struct Phase {
+    phase: [usize; 2],
+    /// Where in the gradient from above their values come from.
+    pub(super) view: View,
+    /// The filter's tap behind each of the view's.
+    pub(super) taps: Vec<usize>,
+}
+
+/// For each tap that reaches a phase along an axis: its number, and how far its window's start lies from the pixel's place
+/// in the phase.
 fn reached(g: &Geometry, axis: usize, phase: usize) -> Vec<(usize, isize)> {
     let stride = g.stride[axis] as isize;
     let from = |t: usize| (phase + g.before[axis]) as isize - (t * g.dilation[axis]) as isize;
@@ -62,74 +65,126 @@ fn reached(g: &Geometry, axis: usize, phase: usize) -> Vec<(usize, isize)> {
         .collect()
 }
 
-pub(super) fn input(above: &[f32], weight: &[f32], bias: Option<&[f32]>, g: &Geometry, dx: &mut [f32]) {
-    let (inputs, outputs) = (g.inputs / g.groups, g.outputs / g.groups);
-    let (plane, [height, width]) = (g.in_plane(), g.size);
-    for phase in 0..g.stride[0] * g.stride[1] {
+/// The phases that have pixels.
+pub(super) fn phases(g: &Geometry) -> Vec<Phase> {
+    let all = (0..g.stride[0] * g.stride[1]).map(|phase| {
         let phase = [phase / g.stride[1], phase % g.stride[1]];
         let grid = [0, 1].map(|d| g.size[d].saturating_sub(phase[d]).div_ceil(g.stride[d]));
-        let pixels = grid[0] * grid[1];
-        if pixels == 0 || g.batch == 0 {
-            continue;
-        }
         let (rows, columns) = (reached(g, 0, phase[0]), reached(g, 1, phase[1]));
         let pairs = || rows.iter().flat_map(|r| columns.iter().map(move |c| (r, c)));
-        let filter_taps: Vec<usize> = pairs().map(|(r, c)| r.0 * g.kernel[1] + c.0).collect();
-        let taps: Vec<[isize; 2]> = pairs().map(|(r, c)| [r.1, c.1]).collect();
-        let depth = outputs * taps.len();
-        for group in 0..g.groups {
-            let own = group * inputs..(group + 1) * inputs;
-            let size = inputs * g.taps() * outputs;
-            let filters = Filters {
-                weight: &weight[group * size..(group + 1) * size],
-                inputs,
-                size: g.taps(),
-                taps: filter_taps.clone(),
-            };
-            let windows = Windows {
-                data: above,
-                planes: g.outputs,
-                first: group * outputs,
+        Phase {
+            phase,
+            view: View {
                 size: g.out,
                 grid,
                 stride: [1, 1],
-                taps: taps.clone(),
-            };
-            let place = |j: usize| {
-                let (n, at) = (j / pixels, j % pixels);
-                let (y, x) = (at / grid[1] * g.stride[0] + phase[0], at % grid[1] * g.stride[1] + phase[1]);
-                n * g.inputs * height * width + y * width + x
-            };
-            Product {
-                rows: inputs,
-                columns: g.batch * pixels,
-                depth,
-                a: &filters,
-                b: &windows,
-                row_stride: plane,
-                column: place,
-                start: bias.map_or(Start::Zero, |b| Start::Row(&b[own.clone()])),
+                taps: pairs().map(|(r, c)| [r.1, c.1]).collect(),
+            },
+            taps: pairs().map(|(r, c)| r.0 * g.kernel[1] + c.0).collect(),
+        }
+    });
+    all.filter(|p| p.view.grid[0] * p.view.grid[1] > 0).collect()
+}
+
+/// Puts the phases' pixels of a plane in their places.
+pub(super) fn interleave(g: &Geometry, phases: &[Phase], parts: &[&[f32]], plane: &mut [f32]) {
+    let width = g.size[1];
+    for (p, part) in phases.iter().zip(parts) {
+        let rows = part.chunks_exact(p.view.grid[1]).enumerate();
+        for (y, from) in rows {
+            let to = &mut plane[(y * g.stride[0] + p.phase[0]) * width..][..width][p.phase[1]..];
+            if g.stride[1] == 2 {
+                // Two at a time, the last one perhaps alone.
+                let (pairs, rest) = to.as_chunks_mut::<2>();
+                pairs.iter_mut().zip(from).for_each(|(t, f)| t[0] = *f);
+                rest.iter_mut().zip(&from[pairs.len()..]).for_each(|(t, f)| *t = *f);
+            } else {
+                to.iter_mut().step_by(g.stride[1]).zip(from).for_each(|(t, f)| *t = *f);
             }
-            .run(&mut dx[own.start * plane..]);
         }
     }
 }
 
-pub(super) fn weight(x: &[f32], above: &[f32], g: &Geometry, dw: &mut [f32]) {
-    let (outputs, depth) = (g.outputs / g.groups, g.inputs / g.groups * g.taps());
+pub(super) fn input(above: &[f32], weight: &[f32], bias: Option<&[f32]>, g: &Geometry, dx: &mut [f32]) {
+    if g.batch == 0 || g.in_plane() == 0 {
+        return;
+    }
+    let phases = phases(g);
+    if let [one] = phases.as_slice()
+        && g.stride == [1, 1]
+    {
+        return phase_of(one, above, weight, bias, g, dx);
+    }
+    let parts: Vec<Vec<f32>> = phases
+        .iter()
+        .map(|p| {
+            let mut part = uninit(g.batch * g.inputs * p.view.grid[0] * p.view.grid[1]);
+            phase_of(p, above, weight, bias, g, &mut part);
+            part
+        })
+        .collect();
+    dx.par_chunks_mut(g.in_plane()).enumerate().for_each(|(i, dx)| {
+        let mut own: Vec<&[f32]> = Vec::with_capacity(phases.len());
+        for (p, part) in phases.iter().zip(&parts) {
+            let pixels = p.view.grid[0] * p.view.grid[1];
+            own.push(&part[i * pixels..(i + 1) * pixels]);
+        }
+        interleave(g, &phases, &own, dx);
+    });
+}
+
+/// A phase's pixels of the input's gradient, `[batch, inputs, pixels]`.
+fn phase_of(p: &Phase, above: &[f32], weight: &[f32], bias: Option<&[f32]>, g: &Geometry, dx: &mut [f32]) {
+    let (inputs, outputs) = (g.inputs / g.groups, g.outputs / g.groups);
+    let pixels = p.view.grid[0] * p.view.grid[1];
+    let padded = Padded::new(above, g.batch * g.outputs, &p.view);
     for group in 0..g.groups {
-        let above = Channels { data: above, planes: g.outputs, first: group * outputs, size: g.out_plane() };
+        let own = group * inputs..(group + 1) * inputs;
+        let size = inputs * g.taps() * outputs;
+        let weight = &weight[group * size..(group + 1) * size];
         Product {
+            rows: inputs,
+            columns: g.batch * pixels,
+            depth: outputs * p.taps.len(),
+            a: &Filters { weight, inputs, size: g.taps(), taps: &p.taps },
+            b: &Windows { padded: &padded, planes: g.outputs, first: group * outputs },
+            row_stride: pixels,
+            column: |j| j / pixels * (g.inputs * pixels) + j % pixels,
+            start: bias.map_or(Start::Zero, |b| Start::Row(&b[own.clone()])),
+        }
+        .run(&mut dx[own.start * pixels..]);
+    }
+}
+
+pub(super) fn weight(x: &[f32], above: &[f32], g: &Geometry, dw: &mut [f32]) {
+    let (inputs, outputs, taps) = (g.inputs / g.groups, g.outputs / g.groups, g.taps());
+    let depth = inputs * taps;
+    // With the channels last, both factors' panels are copies.
+    let x = channels_last(x, g.inputs, g.in_plane());
+    let above = channels_last(above, g.outputs, g.out_plane());
+    let view = view(g);
+    let mut sums = if taps > 1 { uninit(outputs * depth) } else { Vec::new() };
+    for group in 0..g.groups {
+        let dw = &mut dw[group * outputs * depth..(group + 1) * outputs * depth];
+        let above = above.get(group * outputs..).unwrap_or_default();
+        let product = Product {
             rows: outputs,
             columns: depth,
             depth: g.batch * g.out_plane(),
-            a: &above,
-            b: &Turned(windows(x, g, group)),
+            a: &Matrix::columns(above, g.outputs),
+            b: &Taps { data: &x, channels: g.inputs, first: group * inputs, inputs, view: &view },
             row_stride: depth,
             column: |j| j,
             start: Start::Zero,
+        };
+        if taps == 1 {
+            product.run(dw);
+            continue;
         }
-        .run(&mut dw[group * outputs * depth..(group + 1) * outputs * depth]);
+        // Taps before channels; turned filter by filter.
+        product.run(&mut sums);
+        let filters = dw.par_chunks_mut(depth.max(1)).zip(sums.par_chunks(depth.max(1)));
+        filters.for_each(|(dw, sums)| turn(sums, inputs, taps, inputs, dw, taps));
     }
 }
 

@@ -34,3 +34,33 @@ pub(crate) unsafe fn tile<S: Simd, const MR: usize, const NV: usize>(
         acc
     }
 }
+
+/// As [`tile`], with the left factor's rows `stride` apart in memory instead of packed.
+///
+/// # Safety
+/// The processor has the set; each of `MR` rows from `a` on is good for `k` floats, and `b` for `k` groups.
+#[inline(always)]
+pub(crate) unsafe fn tile_of_rows<S: Simd, const MR: usize, const NV: usize>(
+    k: usize,
+    a: *const f32,
+    stride: usize,
+    b: *const f32,
+) -> [[S::V; NV]; MR] {
+    // SAFETY: the caller vouches for the set, the rows and the groups.
+    unsafe {
+        let mut acc = [[S::zero(); NV]; MR];
+        for p in 0..k {
+            let mut row = [S::zero(); NV];
+            for v in 0..NV {
+                row[v] = S::load(b.add((p * NV + v) * S::LANES));
+            }
+            for i in 0..MR {
+                let x = S::splat(*a.add(i * stride + p));
+                for v in 0..NV {
+                    acc[i][v] = S::fma(x, row[v], acc[i][v]);
+                }
+            }
+        }
+        acc
+    }
+}

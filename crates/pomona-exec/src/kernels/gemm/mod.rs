@@ -13,8 +13,8 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-pub(crate) use micro::tile;
-pub(crate) use operand::{Matrix, Operand, copy_lanes};
+pub(crate) use micro::{tile, tile_of_rows};
+pub(crate) use operand::{Matrix, Operand, copy_lanes, turn_rows};
 
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Avx2, Avx512};
@@ -24,12 +24,14 @@ use super::{Shared, uninit};
 
 /// Depth of a block: a panel of the right factor (16 lanes) takes half of a 32 kB cache.
 const DEPTH: usize = 256;
-/// Columns of a task: their block takes half of a 512 kB cache.
-const COLUMNS: usize = 256;
+/// Columns of a task at most: their block takes a quarter of a 512 kB cache.
+const COLUMNS: usize = 128;
 /// Rows whose panels stay in the second-level cache meanwhile.
 const ROWS: usize = 144;
-/// Tasks that a product is cut into where its size allows.
-const TASKS: usize = 8;
+/// Tasks that a product is cut into where its size allows: few enough to pay for themselves, many enough to share evenly.
+const TASKS: usize = 16;
+/// Elements of the parts of a sum over the depth, all together.
+const PARTS: usize = 1 << 22;
 /// Products below which threads cost more than they bring.
 const SMALL: usize = 1 << 17;
 
@@ -101,29 +103,123 @@ impl<A: Operand, B: Operand, F: Fn(usize) -> usize + Sync> Product<'_, A, B, F> 
             return self.run_here(c, &mut Scratch::default());
         }
         let (mr, nr) = tile_size();
-        let mut a = uninit(self.rows.div_ceil(mr) * mr * self.depth);
+        let a = self.pack_left(mr);
+        let even = |n: usize, parts: usize, unit: usize| n.div_ceil(parts).next_multiple_of(unit);
+        let columns = even(self.columns, self.columns.div_ceil(COLUMNS).max(TASKS), 2 * nr);
+        let blocks = self.columns.div_ceil(columns);
+        let own = |j: usize| j * columns..((j + 1) * columns).min(self.columns);
+        // Few columns: a long sum is cut along its depth, a short one into shares of rows.
+        let deep: Vec<Range<usize>> = blocks_of(self.depth).collect();
+        let parts = TASKS.div_ceil(blocks).min(deep.len() / 2);
+        if parts > 1
+            && self.depth > 4 * self.rows.max(self.columns)
+            && parts * self.rows * self.columns <= PARTS
+        {
+            return self.run_deep(&a, &deep, parts, (blocks, own), c);
+        }
+        if blocks >= TASKS / 2 {
+            let c = Shared::new(c);
+            (0..blocks).into_par_iter().for_each_init(Vec::new, |b, j| {
+                self.task(&a, Right::Pack(b), 0..self.rows, own(j), blocks_of(self.depth), self.start, &c);
+            });
+            return;
+        }
+        let b = self.pack_right(nr);
+        let rows = even(self.rows, TASKS.div_ceil(blocks), mr);
+        let shares = self.rows.div_ceil(rows);
+        let c = Shared::new(c);
+        (0..blocks * shares).into_par_iter().for_each(|t| {
+            let first = t % shares * rows;
+            let rows = first..(first + rows).min(self.rows);
+            self.task(&a, Right::Packed(&b), rows, own(t / shares), blocks_of(self.depth), self.start, &c);
+        });
+    }
+
+    /// Sums over parts of the depth beside each other, and then their sum, in the order of the parts.
+    fn run_deep(
+        &self,
+        a: &[f32],
+        deep: &[Range<usize>],
+        parts: usize,
+        (blocks, own): (usize, impl Fn(usize) -> Range<usize> + Sync),
+        c: &mut [f32],
+    ) {
+        let size = self.rows * self.columns;
+        let mut sums = uninit(parts * size);
+        let each = deep.len().div_ceil(parts);
+        let parts = deep.len().div_ceil(each);
+        let part = Product {
+            rows: self.rows,
+            columns: self.columns,
+            depth: self.depth,
+            a: self.a,
+            b: self.b,
+            row_stride: self.columns,
+            column: |j| j,
+            start: Start::Zero,
+        };
+        let shared = Shared::new(&mut sums);
+        (0..parts * blocks).into_par_iter().for_each_init(Vec::new, |b, t| {
+            let p = t / blocks;
+            let depth = deep[p * each..((p + 1) * each).min(deep.len())].iter().cloned();
+            // SAFETY: each part has its own `size` elements, and its tasks write columns of their own.
+            let c = Shared::new(unsafe { shared.part(p * size, size) });
+            part.task(a, Right::Pack(b), 0..self.rows, own(t % blocks), depth, Start::Zero, &c);
+        });
+        let c = Shared::new(c);
+        let furthest =
+            (0..self.columns).map(&self.column).max().unwrap_or(0) + (self.rows - 1) * self.row_stride;
+        assert!(furthest < c.len(), "a product's column lies outside its result");
+        (0..self.rows).into_par_iter().with_min_len(8).for_each(|i| {
+            for j in 0..self.columns {
+                let sum = (0..parts).fold(0.0, |s, p| s + sums[p * size + i * self.columns + j]);
+                // SAFETY: within the result, as asserted; each row is one task's, and no two elements share a place.
+                unsafe {
+                    let c = c.at(i * self.row_stride + (self.column)(j));
+                    *c = match self.start {
+                        Start::Zero => sum,
+                        Start::Row(r) => sum + r[i],
+                        Start::Column(r) => sum + r[j],
+                        Start::Add => sum + *c,
+                    };
+                }
+            }
+        });
+    }
+
+    /// The left factor: `[block of depth][panel][depth][MR]`.
+    fn pack_left(&self, mr: usize) -> Vec<f32> {
         let panels = self.rows.div_ceil(mr);
+        let mut a = uninit(panels * mr * self.depth);
         let mut rest = a.as_mut_slice();
-        for k in blocks(self.depth) {
+        let mut tasks = Vec::new();
+        for k in blocks_of(self.depth) {
             let (block, next) = rest.split_at_mut(panels * mr * k.len());
             rest = next;
             // A few panels a task: a panel is some thousand copies.
-            let chunks = block.par_chunks_mut(mr * k.len() * 8).enumerate();
-            chunks.for_each(|(g, out)| self.pack_left(g * 8, &k, out));
+            tasks.extend(
+                block.chunks_mut(mr * k.len() * 8).enumerate().map(|(g, out)| (g * 8, k.clone(), out)),
+            );
         }
-        let even = |n: usize, parts: usize, unit: usize| n.div_ceil(parts).next_multiple_of(unit);
-        let columns = even(self.columns, self.columns.div_ceil(COLUMNS), nr);
-        let blocks = self.columns.div_ceil(columns);
-        // Few columns: rows are shared out as well, and each share packs the columns anew.
-        let shares = TASKS.div_ceil(blocks).min(self.rows.div_ceil(4 * mr)).max(1);
-        let rows = even(self.rows, shares, mr);
-        let shares = self.rows.div_ceil(rows);
-        let c = Shared::new(c);
-        (0..blocks * shares).into_par_iter().for_each_init(Vec::new, |b, t| {
-            let (r, j) = (t % shares * rows, t / shares * columns);
-            let (r, j) = (r..(r + rows).min(self.rows), j..(j + columns).min(self.columns));
-            self.task(&a, r, j, &c, b);
-        });
+        tasks.into_par_iter().for_each(|(panel, k, out)| self.pack_left_panels(panel, &k, out));
+        a
+    }
+
+    /// The right factor: `[block of depth][panel][depth][NR]`.
+    fn pack_right(&self, nr: usize) -> Vec<f32> {
+        let panels = self.columns.div_ceil(nr);
+        let mut b = uninit(panels * nr * self.depth);
+        let mut rest = b.as_mut_slice();
+        let mut tasks = Vec::new();
+        for k in blocks_of(self.depth) {
+            let (block, next) = rest.split_at_mut(panels * nr * k.len());
+            rest = next;
+            tasks.extend(
+                block.chunks_mut(nr * k.len() * 2).enumerate().map(|(g, out)| (g * 2, k.clone(), out)),
+            );
+        }
+        tasks.into_par_iter().for_each(|(panel, k, out)| self.pack_right_panels(panel, &k, out));
+        b
     }
 
     /// On this thread.
@@ -139,15 +235,15 @@ impl<A: Operand, B: Operand, F: Fn(usize) -> usize + Sync> Product<'_, A, B, F> 
             *a = uninit(size);
         }
         let mut rest = &mut a[..size];
-        for k in blocks(self.depth) {
+        for k in blocks_of(self.depth) {
             let (block, next) = rest.split_at_mut(panels * mr * k.len());
             rest = next;
-            self.pack_left(0, &k, block);
+            self.pack_left_panels(0, &k, block);
         }
         let c = Shared::new(c);
         for first in (0..self.columns).step_by(COLUMNS) {
             let columns = first..(first + COLUMNS).min(self.columns);
-            self.task(a, 0..self.rows, columns, &c, b);
+            self.task(a, Right::Pack(b), 0..self.rows, columns, blocks_of(self.depth), self.start, &c);
         }
     }
 
@@ -170,8 +266,8 @@ impl<A: Operand, B: Operand, F: Fn(usize) -> usize + Sync> Product<'_, A, B, F> 
         true
     }
 
-    /// Panels of the left factor's rows from a panel on: `[block of depth][panel][depth][MR]`.
-    fn pack_left(&self, panel: usize, k: &Range<usize>, out: &mut [f32]) {
+    /// Panels of the left factor from a panel on.
+    fn pack_left_panels(&self, panel: usize, k: &Range<usize>, out: &mut [f32]) {
         in_set!(self.pack_left_in(panel, k, out))
     }
 
@@ -182,28 +278,53 @@ impl<A: Operand, B: Operand, F: Fn(usize) -> usize + Sync> Product<'_, A, B, F> 
         k: &Range<usize>,
         out: &mut [f32],
     ) {
-        for (p, out) in out.chunks_exact_mut(MR * k.len()).enumerate() {
-            let first = (panel + p) * MR;
-            self.a.pack::<MR>(first, MR.min(self.rows - first), k.clone(), out);
-        }
+        pack_panels::<S, A, MR>(self.a, panel * MR..self.rows, k, out);
     }
 
-    /// Rows `rows` (from a panel's first on) of columns `columns`.
-    fn task(&self, a: &[f32], rows: Range<usize>, columns: Range<usize>, c: &Shared<'_>, b: &mut Vec<f32>) {
-        in_set!(self.task_in(a, rows, columns, c, b))
+    /// Panels of the right factor from a panel on.
+    fn pack_right_panels(&self, panel: usize, k: &Range<usize>, out: &mut [f32]) {
+        in_set!(self.pack_right_in(panel, k, out))
     }
 
     #[inline(always)]
+    fn pack_right_in<S: Simd, const MR: usize, const NV: usize, const NR: usize>(
+        &self,
+        panel: usize,
+        k: &Range<usize>,
+        out: &mut [f32],
+    ) {
+        pack_panels::<S, B, NR>(self.b, panel * NR..self.columns, k, out);
+    }
+
+    /// Rows `rows` (from a panel's first on) of columns `columns` (likewise), over some blocks of the depth.
+    #[allow(clippy::too_many_arguments, reason = "a part of a product is given by its ranges")]
+    fn task(
+        &self,
+        a: &[f32],
+        b: Right<'_>,
+        rows: Range<usize>,
+        columns: Range<usize>,
+        depth: impl Iterator<Item = Range<usize>>,
+        start: Start<'_>,
+        c: &Shared<'_>,
+    ) {
+        in_set!(self.task_in(a, b, rows, columns, depth, start, c))
+    }
+
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments, reason = "as above")]
     fn task_in<S: Simd, const MR: usize, const NV: usize, const NR: usize>(
         &self,
         a: &[f32],
+        mut b: Right<'_>,
         rows: Range<usize>,
         columns: Range<usize>,
+        depth: impl Iterator<Item = Range<usize>>,
+        mut start: Start<'_>,
         c: &Shared<'_>,
-        b: &mut Vec<f32>,
     ) {
         let panels = columns.len().div_ceil(NR);
-        let left = self.rows.div_ceil(MR) * MR;
+        let [left, right] = [self.rows.div_ceil(MR) * MR, self.columns.div_ceil(NR) * NR];
         let mut places = Vec::with_capacity(panels);
         for p in 0..panels {
             let first = columns.start + p * NR;
@@ -217,21 +338,28 @@ impl<A: Operand, B: Operand, F: Fn(usize) -> usize + Sync> Product<'_, A, B, F> 
             let whole = n == NR && at.iter().enumerate().all(|(j, a)| *a == at[0] + j);
             places.push((first, n, at, whole));
         }
-        b.resize((panels * NR * DEPTH.min(self.depth)).max(b.len()), 0.0);
-        for k in blocks(self.depth) {
-            for ((first, n, ..), out) in places.iter().zip(b.chunks_exact_mut(NR * k.len())) {
-                self.b.pack::<NR>(*first, *n, k.clone(), out);
-            }
+        for k in depth {
+            let size = NR * k.len();
+            let b: &[f32] = match &mut b {
+                Right::Packed(b) => &b[right * k.start + columns.start * k.len()..][..panels * size],
+                Right::Pack(room) => {
+                    if room.len() < panels * size {
+                        **room = uninit(panels * size);
+                    }
+                    let room = &mut room[..panels * size];
+                    pack_panels::<S, B, NR>(self.b, columns.clone(), &k, room);
+                    room
+                }
+            };
             let a = &a[left * k.start..][..left * k.len()];
             for block in rows.clone().step_by(ROWS) {
                 let block = block..(block + ROWS).min(rows.end);
-                for ((first, n, at, whole), b) in places.iter().zip(b.chunks_exact(NR * k.len())) {
+                for ((first, n, at, whole), b) in places.iter().zip(b.chunks_exact(size)) {
                     for i in block.clone().step_by(MR) {
                         let m = MR.min(rows.end - i);
                         let a = &a[i * k.len()..][..MR * k.len()];
-                        let start = if k.start > 0 { Start::Add } else { self.start };
                         let place = Place { row: i, rows: m, column: *first, columns: *n, at, whole: *whole };
-                        // SAFETY: both panels hold `k.len()` groups; `task` checked that the place lies within `c`,
+                        // SAFETY: both panels hold `k.len()` groups; the place lies within `c` as checked above,
                         // and no other task has it; the set was found by `level`.
                         unsafe {
                             one_tile::<S, MR, NV, NR>((a, b, k.len()), &place, self.row_stride, start, c)
@@ -239,12 +367,38 @@ impl<A: Operand, B: Operand, F: Fn(usize) -> usize + Sync> Product<'_, A, B, F> 
                     }
                 }
             }
+            start = Start::Add;
         }
     }
 }
 
+/// Where a task's panels of the right factor come from.
+enum Right<'a> {
+    /// All of them, packed before.
+    Packed(&'a [f32]),
+    /// The task packs its own into this room.
+    Pack(&'a mut Vec<f32>),
+}
+
+/// Panels of `W` lanes each, one behind the other.
+#[inline(always)]
+fn pack_panels<S: Simd, O: Operand, const W: usize>(
+    o: &O,
+    lanes: Range<usize>,
+    k: &Range<usize>,
+    out: &mut [f32],
+) {
+    for (first, out) in lanes.clone().step_by(W).zip(out.chunks_exact_mut((W * k.len()).max(1))) {
+        let n = W.min(lanes.end - first);
+        if n < W {
+            out.fill(0.0);
+        }
+        o.pack::<S, W>(first, n, k.clone(), out);
+    }
+}
+
 /// Blocks of the depth, as equal as can be.
-fn blocks(depth: usize) -> impl Iterator<Item = Range<usize>> {
+fn blocks_of(depth: usize) -> impl Iterator<Item = Range<usize>> {
     let size = depth.div_ceil(depth.div_ceil(DEPTH).max(1)).max(1);
     (0..depth).step_by(size).map(move |k| k..(k + size).min(depth))
 }
@@ -274,38 +428,42 @@ unsafe fn one_tile<S: Simd, const MR: usize, const NV: usize, const NR: usize>(
 ) {
     // SAFETY: as the caller vouches.
     unsafe {
-        let acc = tile::<S, MR, NV>(k, a.as_ptr(), b.as_ptr());
-        if place.whole && place.rows == MR {
-            for (i, row) in acc.iter().enumerate() {
+        if place.whole {
+            for i in 0..place.rows {
                 let c = c.at((place.row + i) * row_stride + place.at[0]);
-                for (v, x) in row.iter().enumerate() {
-                    let c = c.add(v * S::LANES);
-                    let x = match start {
-                        Start::Zero => *x,
-                        Start::Row(r) => S::add(*x, S::splat(r[place.row + i])),
-                        Start::Column(r) => {
-                            S::add(*x, S::load(r[place.column + v * S::LANES..][..S::LANES].as_ptr()))
-                        }
-                        Start::Add => S::add(*x, S::load(c)),
-                    };
-                    S::store(c, x);
+                S::expect(c);
+                S::expect(c.add(NR - 1));
+            }
+        }
+        // Out of the registers at once, by constant places: whatever is then done with the tile, the sums stay in them.
+        let mut sums = [[0.0_f32; NR]; MR];
+        let acc = tile::<S, MR, NV>(k, a.as_ptr(), b.as_ptr());
+        for i in 0..MR {
+            for v in 0..NV {
+                S::store(sums[i].as_mut_ptr().add(v * S::LANES), acc[i][v]);
+            }
+        }
+        for (i, sums) in sums.iter_mut().enumerate().take(place.rows) {
+            let row = place.row + i;
+            match start {
+                Start::Zero | Start::Add => {}
+                Start::Row(r) => sums.iter_mut().for_each(|s| *s += r[row]),
+                Start::Column(r) => {
+                    sums.iter_mut().zip(&r[place.column..][..place.columns]).for_each(|(s, r)| *s += r);
                 }
             }
-            return;
-        }
-        let mut row = [0.0_f32; NR];
-        for (i, acc) in acc.iter().enumerate().take(place.rows) {
-            for (v, x) in acc.iter().enumerate() {
-                S::store(row.as_mut_ptr().add(v * S::LANES), *x);
+            let add = matches!(start, Start::Add);
+            if place.whole {
+                let c = c.at(row * row_stride + place.at[0]);
+                for v in 0..NV {
+                    let (c, s) = (c.add(v * S::LANES), S::load(sums.as_ptr().add(v * S::LANES)));
+                    S::store(c, if add { S::add(s, S::load(c)) } else { s });
+                }
+                continue;
             }
-            for (j, x) in row.iter().enumerate().take(place.columns) {
-                let c = c.at((place.row + i) * row_stride + place.at[j]);
-                *c = match start {
-                    Start::Zero => *x,
-                    Start::Row(r) => x + r[place.row + i],
-                    Start::Column(r) => x + r[place.column + j],
-                    Start::Add => x + *c,
-                };
+            for (s, at) in sums.iter().zip(place.at).take(place.columns) {
+                let c = c.at(row * row_stride + at);
+                *c = if add { s + *c } else { *s };
             }
         }
     }

@@ -2,10 +2,13 @@
 
 use std::ops::Range;
 
+use crate::kernels::simd::Simd;
+
 /// A factor: lanes (rows of the left, columns of the right one) by depth (the index that is summed over).
 pub(crate) trait Operand: Sync {
-    /// Writes lanes `first .. first + n`, `n <= W`, as `[depth][W]` with zeros in lanes beyond `n`.
-    fn pack<const W: usize>(&self, first: usize, n: usize, depth: Range<usize>, out: &mut [f32]);
+    /// Writes lanes `first .. first + n`, `n <= W`, as `[depth][W]`. Lanes beyond `n` may hold anything: what is made of
+    /// them is thrown away.
+    fn pack<S: Simd, const W: usize>(&self, first: usize, n: usize, depth: Range<usize>, out: &mut [f32]);
 }
 
 /// A matrix in memory, `at(lane, k) = data[lane * lane_stride + k * depth_stride]`; one of the strides is 1.
@@ -30,41 +33,70 @@ impl<'a> Matrix<'a> {
 
 impl Operand for Matrix<'_> {
     #[inline(always)]
-    fn pack<const W: usize>(&self, first: usize, n: usize, depth: Range<usize>, out: &mut [f32]) {
+    fn pack<S: Simd, const W: usize>(&self, first: usize, n: usize, depth: Range<usize>, out: &mut [f32]) {
         if self.lane_stride == 1 {
             for (k, out) in depth.zip(out.chunks_exact_mut(W)) {
                 copy_lanes::<W>(&self.data[first + k * self.depth_stride..], n, out);
             }
             return;
         }
-        if n < W {
-            out.fill(0.0);
+        if self.depth_stride == 1 {
+            let data = &self.data[first * self.lane_stride + depth.start..];
+            return turn_rows::<S, W>(data, self.lane_stride, n, depth.len(), out);
         }
         for l in 0..n {
             let start = (first + l) * self.lane_stride;
-            if self.depth_stride == 1 {
-                let row = &self.data[start + depth.start..start + depth.end];
-                for (v, out) in row.iter().zip(out.chunks_exact_mut(W)) {
-                    out[l] = *v;
-                }
-            } else {
-                for (k, out) in depth.clone().zip(out.chunks_exact_mut(W)) {
-                    out[l] = self.data[start + k * self.depth_stride];
-                }
+            for (k, out) in depth.clone().zip(out.chunks_exact_mut(W)) {
+                out[l] = self.data[start + k * self.depth_stride];
             }
         }
     }
 }
 
-/// The first `n` of `W` lanes from `source`, zeros beyond.
+/// `n` rows of `len`, `stride` apart, as `[len][W]`: `out[k * W + l] = data[l * stride + k]`.
+#[inline(always)]
+pub(crate) fn turn_rows<S: Simd, const W: usize>(
+    data: &[f32],
+    stride: usize,
+    n: usize,
+    len: usize,
+    out: &mut [f32],
+) {
+    const NONE: [f32; 8] = [0.0; 8];
+    if n == 0 || len == 0 {
+        return;
+    }
+    assert!(
+        (n - 1) * stride + len <= data.len() && len * W <= out.len(),
+        "rows within their data and their panel"
+    );
+    let mut k = 0;
+    // A block of eight lanes spills over lanes that are written later: the next depth's, or those of a lower block.
+    let top = (W - 1) / 8 * 8;
+    while k + 8 <= len && (k + 7) * W + top + 8 <= out.len() {
+        for l in (0..top + 8).step_by(8).rev() {
+            let row = |i: usize| {
+                if l + i < n { data[(l + i) * stride + k..].as_ptr() } else { NONE.as_ptr() }
+            };
+            let rows = [row(0), row(1), row(2), row(3), row(4), row(5), row(6), row(7)];
+            // SAFETY: whoever chose `S` found the set; eight floats of each row lie within `data`, as asserted; the last
+            // write ends at `(k + 7) * W + l + 8`, within `out` as the loop's condition says.
+            unsafe { S::turn(rows, out.as_mut_ptr().add(k * W + l), W) };
+        }
+        k += 8;
+    }
+    for l in 0..n {
+        let rest = data[l * stride + k..l * stride + len].iter();
+        rest.zip(out[k * W..].chunks_exact_mut(W)).for_each(|(v, out)| out[l] = *v);
+    }
+}
+
+/// The first `n` of `W` lanes from `source`.
 #[inline(always)]
 pub(crate) fn copy_lanes<const W: usize>(source: &[f32], n: usize, out: &mut [f32]) {
-    if n == W
-        && let (Some(from), Some(to)) = (source.first_chunk::<W>(), out.first_chunk_mut::<W>())
-    {
+    if let (Some(from), Some(to)) = (source.first_chunk::<W>(), out.first_chunk_mut::<W>()) {
         *to = *from;
         return;
     }
     out[..n].copy_from_slice(&source[..n]);
-    out[n..W].fill(0.0);
 }
