@@ -25,7 +25,7 @@ pub use device::{Device, devices};
 pub use error::{ExecError, Result};
 pub use evaluate::{Feeds, Mode, Options, evaluate, needed};
 pub use gradients::{Gradients, Wrt, gradients, gradients_of_loss};
-pub use kernels::{AdamW, Moving, cross_entropy};
+pub use kernels::{AdamW, Moving, Narrow, NarrowKind, cross_entropy};
 pub use state::{start_states, step};
 pub use tensor::{Kind, Tensor};
 pub use weights::{Lazy, Loaded, WeightProvider};

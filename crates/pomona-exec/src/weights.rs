@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use pomona_graph::TensorId;
 
 use crate::error::{ExecError, Result};
+use crate::kernels::Narrow;
 use crate::tensor::Tensor;
 
 /// Gives the executor the tensors of a graph's table. A provider may widen and forget them as it likes.
@@ -18,6 +19,13 @@ pub trait WeightProvider {
     /// streams need not widen all of it. None where the whole is in memory, or might as well be.
     fn rows(&self, id: TensorId, rows: &[usize]) -> Result<Option<Tensor>> {
         let _ = (id, rows);
+        Ok(None)
+    }
+
+    /// A tensor that is stored as 16-bit floats, in the shape that the table says, as it is stored: linear layers outside a
+    /// tape read it so, and no 32-bit copy is made. None where it has to be made, or is there as 32-bit floats.
+    fn narrow(&self, id: TensorId) -> Result<Option<Narrow<'_>>> {
+        let _ = id;
         Ok(None)
     }
 }

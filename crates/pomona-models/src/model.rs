@@ -136,6 +136,15 @@ impl Component {
         recipe_exec::materialise(expr, Some(self.weights("reading weights")?))
     }
 
+    /// A graph tensor as its file stores it, where that is 16-bit floats in the graph's order.
+    ///
+    /// # Errors
+    /// As [`Component::materialise`].
+    pub fn narrow(&self, tensor: &str) -> Result<Option<(&[u8], pomona_store::Encoding)>> {
+        let expr = self.import_of(tensor)?;
+        recipe_exec::narrow(expr, Some(self.weights("reading weights")?))
+    }
+
     /// Slices `rows` of the first axis of a graph tensor as f32.
     ///
     /// # Errors

@@ -3,9 +3,10 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard};
 
-use pomona_exec::{Device, ExecError, Tensor, WeightProvider};
+use pomona_exec::{Device, ExecError, Narrow, NarrowKind, Tensor, WeightProvider};
 use pomona_graph::{Node, Op, Role, TensorId};
 use pomona_models::Component;
+use pomona_store::Encoding;
 
 use crate::objective::Weights;
 
@@ -71,6 +72,22 @@ impl WeightProvider for ModelWeights<'_> {
         let tensor = Tensor::from_f32(values, &def.shape, &self.device)?;
         self.lock().insert(id, tensor.clone());
         Ok(tensor)
+    }
+
+    fn narrow(&self, id: TensorId) -> pomona_exec::Result<Option<Narrow<'_>>> {
+        if self.lock().contains_key(&id) {
+            return Ok(None);
+        }
+        let name = &self.component.graph.tensor(id).name;
+        let found = self.component.narrow(name).map_err(|e| self.fault(id, e))?;
+        Ok(found.and_then(|(bytes, encoding)| {
+            let kind = match encoding {
+                Encoding::Bf16 => NarrowKind::Bf16,
+                Encoding::F16 => NarrowKind::F16,
+                _ => return None,
+            };
+            Some(Narrow { kind, bytes })
+        }))
     }
 
     fn rows(&self, id: TensorId, rows: &[usize]) -> pomona_exec::Result<Option<Tensor>> {

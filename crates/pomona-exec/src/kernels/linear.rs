@@ -8,7 +8,14 @@ use super::simd::simd;
 use super::{Shared, uninit};
 
 /// Rows up to which the weight is read once from memory for all of them, as in decoding.
-const FEW_ROWS: usize = 4;
+pub(super) const FEW_ROWS: usize = 4;
+
+simd! {
+    /// Product of one row with a row of the weight.
+    pub(super) fn row_dot<S>(x: &[f32], w: &[f32]) -> f32 {
+        dot::<S>(x, w)
+    }
+}
 
 simd! {
     /// Products of one row with rows of the weight.

@@ -6,12 +6,46 @@ use pomona_graph::Slot;
 use super::Call;
 use crate::annotation;
 use crate::burn_types::{B, FloatTensorOps};
-use crate::error::Result;
+use crate::error::{ExecError, Result};
 use crate::kernels;
 use crate::ops::layout::broadcast_to;
 use crate::tensor::Tensor;
 
+/// The layer from its weight as it is stored, where that is 16-bit floats and no gradient is asked for.
+fn narrow(c: &Call<'_>) -> Result<Option<Tensor>> {
+    let (x, Some(&id)) = (c.input(0)?, c.node.weights.get(&Slot::Weight)) else { return Ok(None) };
+    let marked = c.graph.annotations.contains_key(&c.node.path);
+    if x.is_taped() || marked || c.source.tracked.contains(&id) || x.device().name() != "cpu" {
+        return Ok(None);
+    }
+    let Some(weight) = c.source.provider.narrow(id)? else { return Ok(None) };
+    let def = c.graph.tensor(id);
+    let (out, width) = (def.shape[0], def.shape[1]);
+    if weight.bytes.len() != 2 * out * width {
+        let message =
+            format!("was given as {} bytes; 16-bit floats {:?} were expected", weight.bytes.len(), def.shape);
+        return Err(ExecError::Weight { tensor: def.name.clone(), message });
+    }
+    let bias = c.weight(Slot::Bias)?;
+    if bias.as_ref().is_some_and(Tensor::is_taped) {
+        return Ok(None);
+    }
+    let mut shape = x.shape().to_vec();
+    if let Some(last) = shape.last_mut() {
+        *last = out;
+    }
+    let rows = x.elements() / width.max(1);
+    let inputs: Vec<&Tensor> = [x].into_iter().chain(&bias).collect();
+    kernels::record(&inputs, &shape, |s| {
+        let y = kernels::linear_narrow(&s[0], weight, s.get(1).map(|b| &**b), rows, width);
+        (y, kernels::step(|_, need| vec![None; need.len()]))
+    })
+}
+
 pub(super) fn linear(c: &Call<'_>) -> Result<Tensor> {
+    if let Some(y) = narrow(c)? {
+        return Ok(y);
+    }
     let x = c.input(0)?;
     let weight = c.need(Slot::Weight)?;
     let bias = c.weight(Slot::Bias)?;

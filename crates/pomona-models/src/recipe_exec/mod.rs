@@ -45,6 +45,28 @@ pub fn materialise_rows(
     rows::floats(&tree, rows)
 }
 
+/// The stored bytes behind an expression that is a tensor of 16-bit floats as it lies in its file, widened or not; none
+/// where elements move or are computed.
+///
+/// # Errors
+/// As [`materialise`].
+pub fn narrow<'a>(
+    expr: &'a Expr,
+    checkpoint: Option<&'a Checkpoint>,
+) -> Result<Option<(&'a [u8], Encoding)>> {
+    let mut tree = prepare(expr, checkpoint)?;
+    loop {
+        tree = match tree.step {
+            prepare::Step::Convert { of } if tree.encoding == Encoding::F32 => *of,
+            prepare::Step::Reshape { of } => *of,
+            prepare::Step::Copy { file, info } if matches!(tree.encoding, Encoding::Bf16 | Encoding::F16) => {
+                return Ok(Some((file.bytes(info)?, tree.encoding)));
+            }
+            _ => return Ok(None),
+        };
+    }
+}
+
 /// Shape and encoding of an expression's result.
 ///
 /// # Errors

@@ -33,16 +33,17 @@ impl Operand for Windows<'_> {
                 (y, sample) = (0, sample + 1);
             }
         }
-        let taps = p.taps.len();
-        let (mut channel, mut t) = (depth.start / taps * p.plane, depth.start % taps);
+        let (data, taps): (&[f32], &[usize]) = (&p.data, &p.taps);
+        let (runs, mut channel, mut t) =
+            (&runs[..made], depth.start / taps.len() * p.plane, depth.start % taps.len());
         for k in 0..depth.len() {
-            let tap = channel + p.taps[t];
+            let tap = channel + taps[t];
             // Each run spills over the lanes of the next, which is written after it.
-            for (lane, at) in &runs[..made] {
-                copy_lanes::<W>(&p.data[at + tap..], n - lane, &mut out[k * W + lane..]);
+            for (lane, at) in runs {
+                copy_lanes::<W>(&data[at + tap..], n - lane, &mut out[k * W + lane..]);
             }
             t += 1;
-            if t == taps {
+            if t == taps.len() {
                 (t, channel) = (0, channel + p.plane);
             }
         }

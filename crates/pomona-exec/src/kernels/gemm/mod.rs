@@ -22,12 +22,12 @@ use super::simd::{Level, Portable, Simd, level};
 use super::tiles::tile_size;
 use super::{Shared, uninit};
 
-/// Depth of a block: a panel of the right factor (16 lanes) takes half of a 32 kB cache.
-const DEPTH: usize = 256;
-/// Columns of a task at most: their block takes a quarter of a 512 kB cache.
+/// Depth of a block: a panel of the right factor (16 lanes) takes two thirds of a 32 kB cache.
+const DEPTH: usize = 320;
+/// Columns of a task at most: their block takes a third of a 512 kB cache.
 const COLUMNS: usize = 128;
 /// Rows whose panels stay in the second-level cache meanwhile.
-const ROWS: usize = 144;
+const ROWS: usize = 96;
 /// Tasks that a product is cut into where its size allows: few enough to pay for themselves, many enough to share evenly.
 const TASKS: usize = 16;
 /// Elements of the parts of a sum over the depth, all together.
