@@ -25,6 +25,8 @@ pub struct ModelWeights<'a> {
     device: Device,
     residence: Residence,
     cache: Mutex<HashMap<TensorId, Tensor>>,
+    /// Tensors that are read as they are stored, and were found to hold numbers.
+    finite: Mutex<HashSet<TensorId>>,
     /// Tensors that are operands as they are, not weights of an operator.
     constants: HashSet<TensorId>,
 }
@@ -35,7 +37,14 @@ impl<'a> ModelWeights<'a> {
         let constant = |n: &&Node| matches!(n.op, Op::Constant {});
         let nodes = component.graph.nodes.iter().filter(constant);
         let constants = nodes.flat_map(|n| n.weights.values().copied()).collect();
-        Self { component, device: device.clone(), residence, cache: Mutex::new(HashMap::new()), constants }
+        Self {
+            component,
+            device: device.clone(),
+            residence,
+            cache: Mutex::default(),
+            finite: Mutex::default(),
+            constants,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<TensorId, Tensor>> {
@@ -79,15 +88,23 @@ impl WeightProvider for ModelWeights<'_> {
             return Ok(None);
         }
         let name = &self.component.graph.tensor(id).name;
+        let kind = |encoding| match encoding {
+            Encoding::Bf16 => Some(NarrowKind::Bf16),
+            Encoding::F16 => Some(NarrowKind::F16),
+            _ => None,
+        };
         let found = self.component.narrow(name).map_err(|e| self.fault(id, e))?;
-        Ok(found.and_then(|(bytes, encoding)| {
-            let kind = match encoding {
-                Encoding::Bf16 => NarrowKind::Bf16,
-                Encoding::F16 => NarrowKind::F16,
-                _ => return None,
-            };
-            Some(Narrow { kind, bytes })
-        }))
+        let Some((bytes, kind)) = found.and_then(|(b, e)| Some((b, kind(e)?))) else { return Ok(None) };
+        let narrow = Narrow { kind, bytes };
+        // Read whole and looked through once; it does not change under a run.
+        let finite = || self.finite.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if !finite().contains(&id) {
+            if let Some(value) = narrow.not_finite() {
+                self.check(id, &[value])?;
+            }
+            finite().insert(id);
+        }
+        Ok(Some(narrow))
     }
 
     fn rows(&self, id: TensorId, rows: &[usize]) -> pomona_exec::Result<Option<Tensor>> {

@@ -30,6 +30,16 @@ pub struct Narrow<'a> {
 const PIECE: usize = 64;
 
 impl Narrow<'_> {
+    /// The first element that is infinite or no number, if one is.
+    pub fn not_finite(&self) -> Option<f32> {
+        let (exponent, wide): (u16, fn(u16) -> f32) = match self.kind {
+            NarrowKind::Bf16 => (0x7F80, |b| half::bf16::from_bits(b).to_f32()),
+            NarrowKind::F16 => (0x7C00, |b| half::f16::from_bits(b).to_f32()),
+        };
+        let mut bits = self.bytes.as_chunks::<2>().0.iter().map(|b| u16::from_le_bytes(*b));
+        bits.find(|b| b & exponent == exponent).map(wide)
+    }
+
     /// Elements `first ..` as floats, as many as `out` holds.
     #[inline(always)]
     fn widen(&self, first: usize, out: &mut [f32]) {
