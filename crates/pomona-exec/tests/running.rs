@@ -5,7 +5,8 @@
 use std::collections::BTreeMap;
 
 use pomona_exec::{
-    Device, ExecError, Feeds, Lazy, Loaded, Mode, Options, Tensor, evaluate, gradients, start_states, step,
+    Device, ExecError, Feeds, Lazy, Loaded, Mode, Narrow, NarrowKind, Options, Tensor, WeightProvider,
+    evaluate, gradients, start_states, step,
 };
 use pomona_graph::{
     Activation, Annotation, Graph, GraphBuilder, Op, QuantTarget, Slot, TensorId, ValueId, ValueType, toys,
@@ -438,4 +439,72 @@ fn checkpoints_change_no_gradient() {
     let e = pomona_exec::gradients_of_loss(&graph, &all, &feeds, &[last], wrt, &wrong, |o| Ok(o.to_vec()))
         .unwrap_err();
     assert!(e.to_string().contains("checkpoint"), "{e}");
+}
+
+/// Weights as a file of 16-bit floats holds them; asked for as 32-bit floats, they are widened and counted.
+struct Stored<'a> {
+    graph: &'a Graph,
+    kind: NarrowKind,
+    bytes: BTreeMap<TensorId, Vec<u8>>,
+    widened: std::sync::Mutex<usize>,
+}
+
+impl Stored<'_> {
+    fn wide(&self, id: TensorId) -> Tensor {
+        let one = |b: &[u8]| match self.kind {
+            NarrowKind::Bf16 => half::bf16::from_le_bytes([b[0], b[1]]).to_f32(),
+            NarrowKind::F16 => half::f16::from_le_bytes([b[0], b[1]]).to_f32(),
+        };
+        let values: Vec<f32> = self.bytes[&id].chunks_exact(2).map(one).collect();
+        tensor(&values, &self.graph.tensor(id).shape)
+    }
+}
+
+impl WeightProvider for Stored<'_> {
+    fn get(&self, id: TensorId) -> pomona_exec::Result<Tensor> {
+        *self.widened.lock().unwrap() += 1;
+        Ok(self.wide(id))
+    }
+
+    fn narrow(&self, id: TensorId) -> pomona_exec::Result<Option<Narrow<'_>>> {
+        Ok(Some(Narrow { kind: self.kind, bytes: &self.bytes[&id] }))
+    }
+}
+
+#[test]
+fn narrow_weights_give_to_the_bit_what_their_widened_ones_give() {
+    for (rows, width, out) in [(1, 33, 70), (3, 200, 129), (9, 65, 41), (70, 300, 90), (300, 700, 130)] {
+        for kind in [NarrowKind::Bf16, NarrowKind::F16] {
+            let mut b = GraphBuilder::new("one", "f32");
+            let x = b.input("x", vec![rows.into(), width.into()], ValueType::Float);
+            let y = b.linear("linear", x, out, false).unwrap();
+            b.output("y", y);
+            let graph = b.finish().unwrap();
+            let bits = |v: &f32| match kind {
+                NarrowKind::Bf16 => half::bf16::from_f32(*v).to_le_bytes(),
+                NarrowKind::F16 => half::f16::from_f32(*v).to_le_bytes(),
+            };
+            let id = graph.find_tensor("linear.weight").unwrap();
+            let bytes = [(id, noise(2, out * width).iter().flat_map(bits).collect())].into();
+            let mut stored = Stored { graph: &graph, kind, bytes, widened: Default::default() };
+            let wide = Loaded([(id, stored.wide(id))].into());
+            let feeds: Feeds = [(x, tensor(&noise(1, rows * width), &[rows, width]))].into();
+            let want = run(&graph, &wide, &feeds, "y", &Options::default());
+            let got = evaluate(&graph, &stored, &feeds, &[y], &Options::default()).unwrap();
+            assert_eq!(got[0].to_f32().unwrap(), want, "{kind:?} {rows}x{width}x{out}");
+            assert_eq!(*stored.widened.lock().unwrap(), 0, "no 32-bit copy is made");
+            // Where a gradient is asked for, the weight is widened, and the values are the same.
+            let found =
+                gradients(&graph, &stored, &feeds, &[(y, got[0].clone())], &[x], &[], &Options::default());
+            assert_eq!(found.unwrap().outputs[0].to_f32().unwrap(), want);
+            assert_eq!(*stored.widened.lock().unwrap(), 1);
+            assert_eq!(Narrow { kind, bytes: &stored.bytes[&id] }.not_finite(), None);
+            let infinite = bits(&f32::INFINITY);
+            stored.bytes.get_mut(&id).unwrap()[..2].copy_from_slice(&infinite);
+            assert_eq!(Narrow { kind, bytes: &stored.bytes[&id] }.not_finite(), Some(f32::INFINITY));
+            stored.bytes.get_mut(&id).unwrap().pop();
+            let e = evaluate(&graph, &stored, &feeds, &[y], &Options::default()).unwrap_err();
+            assert!(e.to_string().contains("linear.weight"), "{e}");
+        }
+    }
 }

@@ -157,7 +157,7 @@ fn micro(works: &Works<'_>, parameters: &Parameters, batch: &Batch, share: f64, 
     // Batches' own statistics would leave the running ones, which the output is run with, behind.
     let measured = works.student.graph.nodes.iter().any(|n| matches!(n.op, Op::BatchNorm { .. }));
     let mode = if measured { Mode::Inference } else { Mode::Training { seed } };
-    let options = Options { mode, check_finite: false };
+    let options = Options { mode, ..Options::default() };
     let wanted = works.losses.student_values();
     let kept: RefCell<Option<std::result::Result<Outcome, TrainError>>> = RefCell::new(None);
     let upstream = |values: &[Tensor]| match works.losses.measure(values, &seen, batch, share, parameters) {
