@@ -39,6 +39,9 @@ pub struct Progress {
     pub seconds: f64,
     /// Predicted tokens, or samples.
     pub units: u64,
+    /// Whether the run came to its limit: then no update follows, and what the rule keeps is not written.
+    #[serde(default)]
+    pub complete: bool,
     /// Settings, data and models that the run must have to go on.
     pub identity: Value,
 }
@@ -46,7 +49,7 @@ pub struct Progress {
 impl Progress {
     /// Before the first step.
     pub fn start(identity: Value) -> Self {
-        Self { version: VERSION, step: 0, updates: 0, seconds: 0.0, units: 0, identity }
+        Self { version: VERSION, step: 0, updates: 0, seconds: 0.0, units: 0, complete: false, identity }
     }
 }
 
@@ -70,6 +73,7 @@ pub fn save(folder: &Path, progress: &Progress, parameters: &Parameters) -> Resu
         };
         put(WEIGHT, Source::Tensor(&p.value));
         match &p.state {
+            _ if progress.complete => {}
             State::Moments(moving) => {
                 let (mean, square, steps) = moving.parts();
                 progress.updates = progress.updates.max(steps);
@@ -179,6 +183,7 @@ pub fn load(path: &Path, identity: &Value, parameters: &mut Parameters) -> Resul
         let value = Tensor::from_f32(read(WEIGHT)?, p.value.shape(), &cpu)?;
         let damaged = || TrainError::Unfit(format!("the state of `{}` is damaged", p.name));
         let state = match &p.state {
+            state if progress.complete => state.clone(),
             State::Moments(_) => {
                 let moving = Moving::from_parts(read(FIRST)?, read(SECOND)?, progress.updates);
                 State::Moments(moving.ok_or_else(damaged)?)

@@ -188,6 +188,7 @@ pub fn train(
             }
         }
     })?;
+    progress.complete = ended == Ended::Done;
     let there = last
         .filter(|_| checkpoint::list(folder).is_ok_and(|l| l.last().is_some_and(|l| l.0 == progress.step)));
     let checkpoint = match there {

@@ -92,6 +92,13 @@ fn wrong_keys_are_named_with_the_nearest_known_one() {
         ("model = \"model\"", "", "has no `model`"),
         ("folder = \"done\"", "folder = \"${NO_SUCH_THING}\"", "the environment has no NO_SUCH_THING"),
         ("lr = 3e-3", "lr = { a = 1 }", "`lr` is"),
+        (
+            "lr = 3e-3",
+            "lr = \"fast\"",
+            "[finetune]: invalid value 'fast' for '--lr <LR>': `fast`: a number above 0",
+        ),
+        ("criterion = \"magnitude\"", "samples = 0", "a whole number from 1"),
+        ("data = [\"text.txt:1-30\"]", "", "--data <FILE>"),
         ("[score]", "[score", "recipe.toml"),
     ] {
         folder.write("recipe.toml", &RECIPE.replace(from, to));

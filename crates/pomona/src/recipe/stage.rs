@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
+use clap::Parser;
 use toml::{Table, Value};
 
 use super::{expand, nearest, options};
@@ -48,6 +49,7 @@ impl Stage {
                 one => stage.given.push((name.clone(), Some(scalar(key, one)?))),
             }
         }
+        stage.check()?;
         Ok(stage)
     }
 
@@ -58,6 +60,29 @@ impl Stage {
             None => format!("--{name}"),
         };
         self.given.iter().map(word).collect()
+    }
+
+    /// Refuses values that the command would not take, before any stage has begun. What the recipe fills in stands for
+    /// itself.
+    pub(super) fn check(&self) -> Result<()> {
+        let mut words = vec!["pomona".to_owned(), self.command.to_owned(), "MODEL".to_owned()];
+        let filled: &[&str] = match self.command {
+            "apply" => &["--plan=PLAN", "--out=OUT"],
+            "distill" if !self.has("teacher") => &["--teacher=MODEL", "--out=OUT"],
+            "verify" | "eval" => &[],
+            _ => &["--out=OUT"],
+        };
+        words.extend(filled.iter().map(|w| (*w).to_owned()));
+        words.extend(self.words());
+        match crate::args::Cli::try_parse_from(words) {
+            Ok(_) => Ok(()),
+            Err(e) => {
+                // Its first paragraph; what follows is about the command line.
+                let text = e.to_string();
+                let said: Vec<&str> = text.lines().take_while(|l| !l.is_empty()).map(str::trim).collect();
+                bail!("{}", said.join(" ").trim_start_matches("error: "))
+            }
+        }
     }
 
     /// Whether an option is given.
