@@ -1,6 +1,6 @@
 """SmolLM2-135M with 3, 6 and 9 of 30 blocks out: every criterion, one-shot and iterative, beside random orders and the dense model.
 
-The first four and last two blocks stay, but for the rows `anywhere` (one-shot, no block is protected).
+The first four and last two blocks stay, but for the rows `anywhere` (6 blocks, one-shot, no block is protected).
 
     python scripts/depth_tables.py POMONA MODEL.gguf TOKENS.json DATA WORK [REPO] [--only PREFIX] [--minutes N]
 
@@ -83,7 +83,9 @@ def scores(criterion, mode, data, name, seed=None):
     command = [A.pomona, "-q", "--json", "score", A.model, "--criterion", criterion, *MODES[mode], "-o", file]
     command += ["--data", data] if data else []
     command += ["--seed", seed] if seed is not None else []
-    if not file.exists():
+    if not (RESULTS / f"scoring-{name}.json").exists():
+        # What an interrupted run left would make the cost too small.
+        file.unlink(missing_ok=True)
         _, cost = run(*command)
         keep(f"scoring-{name}", {"criterion": criterion, "mode": mode} | cost | {"command": shown(*command)})
     return file, shown(*command)
@@ -218,12 +220,12 @@ def main():
     A.work.mkdir(parents=True, exist_ok=True)
     if wanted("dense"):
         keep("dense", row(evaluation(None, [])))
+    table = [(c, m, cut) for cut in (6, 3, 9) for m in ("one-shot", "iterative") for c in CRITERIA]
+    for criterion, mode, cut in table + [(c, "anywhere", 6) for c in CRITERIA]:
+        name = f"{criterion}-{mode}-{cut}"
+        if wanted(name):
+            one(name, criterion, mode, cut, A.tokens)
     for cut in (6, 3, 9):
-        for mode in MODES:
-            for criterion in CRITERIA:
-                name = f"{criterion}-{mode}-{cut}"
-                if wanted(name):
-                    one(name, criterion, mode, cut, A.tokens)
         for seed in SEEDS:
             if wanted(f"random-{seed}-{cut}"):
                 one(f"random-{seed}-{cut}", "random", "one-shot", cut, A.tokens, seed)

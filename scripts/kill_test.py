@@ -299,6 +299,7 @@ def main():
     if os.path.exists(args.work) and os.listdir(args.work):
         sys.exit(f"{args.work}: exists and is not empty: choose another --work")
     os.makedirs(args.work, exist_ok=True)
+    os.makedirs(args.out or args.work, exist_ok=True)
     good = True
     for name, test in (("apply", apply_test), ("score", score_test), ("compress", compress_test)):
         if args.only in (None, name):
