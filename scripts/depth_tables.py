@@ -216,6 +216,12 @@ def sizes():
     measured("6-Q4_0", 6, "Q4_0")
 
 
+def chance(cut):
+    for seed in SEEDS:
+        if wanted(f"random-{seed}-{cut}"):
+            one(f"random-{seed}-{cut}", "random", "one-shot", cut, A.tokens, seed)
+
+
 def main():
     A.work.mkdir(parents=True, exist_ok=True)
     if wanted("dense"):
@@ -225,10 +231,7 @@ def main():
         name = f"{criterion}-{mode}-{cut}"
         if wanted(name):
             one(name, criterion, mode, cut, A.tokens)
-    for cut in (6, 3, 9):
-        for seed in SEEDS:
-            if wanted(f"random-{seed}-{cut}"):
-                one(f"random-{seed}-{cut}", "random", "one-shot", cut, A.tokens, seed)
+    chance(6)
     # Which calibration: the text's other half (above), text that the model writes, tokens drawn at random.
     for criterion in ("perplexity", "taylor"):
         for kind, data in (("written", None), ("random-tokens", random_tokens())):
@@ -240,6 +243,8 @@ def main():
                 keep(name, row(found, criterion=criterion, calibration=kind, blocks=6, removed=removed(made), command=f"{score_command} && {plan_command}"))
     if "size".startswith(A.only[:4]):
         sizes()
+    for cut in (3, 9):
+        chance(cut)
     if wanted("best-dense"):
         keep("best-dense", row(evaluation(None, [], whole=True)))
     for cut in CUTS:
