@@ -508,3 +508,43 @@ fn narrow_weights_give_to_the_bit_what_their_widened_ones_give() {
         }
     }
 }
+
+#[test]
+fn a_norm_with_its_activation_is_the_two_one_after_the_other() {
+    let mut b = GraphBuilder::new("norms", "f32");
+    let x = b.input("x", vec![2.into(), 6.into(), 5.into(), 7.into()], ValueType::Float);
+    let grouped = b.group_norm("group", x, 3, 1e-5).unwrap();
+    let a = b.activation("silu", Activation::Silu, grouped).unwrap();
+    let each = b.node("instance", Op::InstanceNorm { eps: 1e-5 }, &[a], &[]).unwrap();
+    let a = b.activation("leaky", Activation::LeakyRelu(0.2), each).unwrap();
+    // Read twice, so that it stands alone.
+    let shared = b.group_norm("shared", a, 2, 1e-5).unwrap();
+    let gelu = b.activation("gelu", Activation::Gelu, shared).unwrap();
+    let sum = b.add("sum", &[shared, gelu]).unwrap();
+    b.output("y", sum);
+    let graph = b.finish().unwrap();
+    let all = weights(&graph);
+    let feeds: Feeds = [(x, tensor(&noise(6, 420), &[2, 6, 5, 7]))].into();
+    let apart = Options { check_finite: true, ..Options::default() };
+    let one = run(&graph, &all, &feeds, "y", &Options::default());
+    let two = run(&graph, &all, &feeds, "y", &apart);
+    assert!(largest_gap(&one, &two) < 1e-5, "{}", largest_gap(&one, &two));
+    // What lies between can still be asked for.
+    let both = evaluate(&graph, &all, &feeds, &[grouped, each, sum], &Options::default()).unwrap();
+    assert_eq!(both[0].shape(), [2, 6, 5, 7]);
+    assert!(largest_gap(&both[2].to_f32().unwrap(), &two) < 1e-5);
+    let ids: Vec<TensorId> = graph.iter_tensors().map(|(id, _)| id).collect();
+    let up = tensor(&noise(9, 420), &[2, 6, 5, 7]);
+    let of = |options: &Options| {
+        gradients(&graph, &all, &feeds, &[(sum, up.clone())], &[x], &ids, options).unwrap()
+    };
+    let (one, two) = (of(&Options::default()), of(&apart));
+    assert_eq!(one.weights.len(), 4);
+    let pairs =
+        one.weights.values().zip(two.weights.values()).chain(one.values.values().zip(two.values.values()));
+    for (a, b) in pairs {
+        let (a, b) = (a.to_f32().unwrap(), b.to_f32().unwrap());
+        assert!(a.iter().any(|v| v.abs() > 1e-3));
+        assert!(largest_gap(&a, &b) < 1e-4, "{}", largest_gap(&a, &b));
+    }
+}
