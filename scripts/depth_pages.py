@@ -103,10 +103,10 @@ def main():
         return
     text = PAGE.read_text()
     for name, made in parts.items():
-        mark = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- end -->)", re.DOTALL)
+        mark = re.compile(rf"(<!-- {name} -->\n)(?:.*?\n)??(<!-- end -->)", re.DOTALL)
         if not mark.search(text):
             sys.exit(f"{PAGE} has no mark for {name}")
-        text = mark.sub(lambda m, made=made: m.group(1) + made + m.group(2), text)
+        text = mark.sub(lambda m, made=made: f"{m.group(1)}{made}\n{m.group(2)}", text)
     PAGE.write_text(text)
 
 

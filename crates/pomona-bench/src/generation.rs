@@ -20,7 +20,7 @@ pub struct Args {
     #[arg(long, required = true, num_args = 1..)]
     model: Vec<PathBuf>,
     /// A folder with node_modules/node-llama-cpp (see the script): llama.cpp takes part
-    #[arg(long, requires = "script")]
+    #[arg(long)]
     modules: Option<PathBuf>,
     /// The script that runs llama.cpp; 512 tokens of prompt and 64 new ones after 16 as here
     #[arg(long, default_value = "scripts/llama_cpp_check.mjs")]
