@@ -200,13 +200,6 @@ fn ours(config: &Path) -> Result<Value> {
         "build_seconds": (built - began).as_secs_f64(), "groups_seconds": (found - built).as_secs_f64(),
         "plan_seconds": (planned - found).as_secs_f64(), "groups": scores.groups.len(), "edits": plan.edits.len(),
         "parameters_before": plan.before.parameters, "parameters_after": plan.after.parameters,
-        "peak_rss_bytes": peak_rss(),
+        "peak_rss_bytes": pomona_exec::peak_memory().unwrap_or(0),
     }))
-}
-
-/// The most memory that this process has held, mapped files among it.
-fn peak_rss() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
-    line.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
 }

@@ -1,4 +1,4 @@
-//! What the C library does with memory that values leave behind.
+//! What the C library does with memory that values leave behind, and how much there was.
 
 /// Makes the allocator keep freed memory for the next value, where it is glibc's. By default it gives every large buffer
 /// back to the kernel, which clears it again page by page for the next one: in networks of many large values more than half
@@ -19,4 +19,12 @@ pub fn keep_freed_memory() {
             unsafe { libc::mallopt(option, value) };
         }
     }
+}
+
+/// The most memory that this process has held at a time, in bytes, files that it maps among it; none where the system does not
+/// say.
+pub fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
 }

@@ -139,13 +139,7 @@ fn quantise(node: &Node, t: &Tensor, mark: &Annotation) -> Result<Tensor> {
 /// `scale * B A x` of the node's adapter, to be added to its output; none without one. The tensors are named
 /// `PATH.lora_A.weight` `[rank, in]` and `PATH.lora_B.weight` `[out, rank]`.
 pub(crate) fn adapter(c: &Call<'_>, flat: &Tensor) -> Result<Option<Tensor>> {
-    let marks = c.graph.annotations.get(&c.node.path).map_or(&[][..], Vec::as_slice);
-    let Some((rank, alpha, dropout)) = marks.iter().find_map(|m| match m {
-        Annotation::Adapter { rank, alpha, dropout } => Some((*rank, *alpha, *dropout)),
-        _ => None,
-    }) else {
-        return Ok(None);
-    };
+    let Some((rank, alpha, dropout)) = c.graph.adapter(&c.node.path) else { return Ok(None) };
     let factor = |which: &str| {
         let name = format!("{}.{which}.weight", c.node.path);
         let id = c.graph.find_tensor(&name);

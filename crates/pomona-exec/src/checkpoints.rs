@@ -102,8 +102,7 @@ fn learned(graph: &Graph, wrt: Wrt<'_>) -> BTreeSet<ValueId> {
     let weights: BTreeSet<TensorId> = wrt.weights.iter().copied().collect();
     for (_, node) in graph.iter() {
         // An adapter's factors are tensors of the node that no slot names.
-        let adapted = graph.annotations.contains_key(&node.path);
-        if adapted
+        if graph.adapter(&node.path).is_some()
             || node.inputs.iter().any(|v| out.contains(v))
             || node.weights.values().any(|w| weights.contains(w))
         {

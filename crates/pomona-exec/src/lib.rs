@@ -19,7 +19,7 @@ mod symbols;
 mod tensor;
 mod weights;
 
-pub use allocator::keep_freed_memory;
+pub use allocator::{keep_freed_memory, peak_memory};
 pub use checkpoints::block_ends;
 pub use device::{Device, devices};
 pub use error::{ExecError, Result};

@@ -122,6 +122,14 @@ impl Graph {
         }
     }
 
+    /// Rank, alpha and dropout of the low-rank adapter of the node of a path, where it has one.
+    pub fn adapter(&self, path: &str) -> Option<(usize, f64, f64)> {
+        self.annotations.get(path)?.iter().find_map(|m| match m {
+            Annotation::Adapter { rank, alpha, dropout } => Some((*rank, *alpha, *dropout)),
+            _ => None,
+        })
+    }
+
     /// The node.
     pub fn node(&self, id: NodeId) -> &Node {
         &self.nodes[id.0 as usize]

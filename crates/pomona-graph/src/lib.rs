@@ -11,6 +11,7 @@ mod dim;
 mod dim_parse;
 mod edit;
 mod error;
+mod glob;
 mod graph;
 mod op;
 mod recipe;
@@ -35,6 +36,7 @@ pub use edit::{
     renumber,
 };
 pub use error::{GraphError, Result};
+pub use glob::glob;
 pub use graph::{Graph, Node, NodeId, Port, StatePort, Value, ValueId, ValueRef};
 pub use op::*;
 pub use recipe::{

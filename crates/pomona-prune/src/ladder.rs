@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use pomona_graph::{ChannelGroup, Edit, Graph, keep_edits};
+use pomona_graph::{ChannelGroup, Edit, Graph, glob, keep_edits};
 
 use crate::error::{PruneError, Result};
 use crate::filter_scores::FilterScores;
@@ -304,41 +304,27 @@ fn of_kind(group: &ChannelGroup, pattern: &str) -> bool {
 /// Whether a pattern names a group: by its kind, label or name, a tensor, the node that makes it, or a module around that node.
 pub fn names(graph: &Graph, group: &ChannelGroup, pattern: &str) -> bool {
     let hit = |name: &str| {
-        matches(pattern, name) || name.strip_prefix(pattern).is_some_and(|rest| rest.starts_with('.'))
+        glob(pattern, name) || name.strip_prefix(pattern).is_some_and(|rest| rest.starts_with('.'))
     };
     hit(&group.name)
         || of_kind(group, pattern)
         || hit(&group.label)
         || group.makers(graph).any(|(_, path)| hit(path))
-        || group.members.iter().any(|m| matches(pattern, &graph.tensor(m.tensor).name))
+        || group.members.iter().any(|m| glob(pattern, &graph.tensor(m.tensor).name))
 }
 
 /// Whether a pattern is about a group as a whole: by its kind, label or name, a tensor, or all nodes that make it. `*.mlp.*` names what is
 /// within the blocks, not the stream that they share.
 pub fn names_whole(graph: &Graph, group: &ChannelGroup, pattern: &str) -> bool {
     let under = |path: &str| {
-        matches(pattern, path) || path.strip_prefix(pattern).is_some_and(|rest| rest.starts_with('.'))
+        glob(pattern, path) || path.strip_prefix(pattern).is_some_and(|rest| rest.starts_with('.'))
     };
     let mut makers = group.makers(graph).peekable();
     (makers.peek().is_some() && makers.all(|(_, path)| under(path)))
-        || matches(pattern, &group.name)
+        || glob(pattern, &group.name)
         || of_kind(group, pattern)
         || (!group.label.is_empty() && under(&group.label))
         || group.members.iter().any(|m| !pattern.contains('*') && graph.tensor(m.tensor).name == pattern)
-}
-
-/// `*` stands for any characters.
-fn matches(pattern: &str, name: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else { return false };
-    let Some(last) = parts.next_back() else { return rest.is_empty() };
-    for part in parts {
-        match rest.find(part) {
-            Some(at) => rest = &rest[at + part.len()..],
-            None => return false,
-        }
-    }
-    rest.ends_with(last)
 }
 
 #[cfg(test)]
@@ -356,7 +342,7 @@ mod tests {
             ("l*.0.*1", "layer1.0.conv1", true),
             ("*", "x", true),
         ] {
-            assert_eq!(matches(pattern, name), yes, "{pattern} {name}");
+            assert_eq!(glob(pattern, name), yes, "{pattern} {name}");
         }
     }
 

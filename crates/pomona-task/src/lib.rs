@@ -34,5 +34,5 @@ pub use probe::{run_through, smallest_feeds};
 pub use protocol::{Cut, Protocol, perplexity};
 pub use repetition::{Loop, Repetition, repetition};
 pub use tensor_data::TensorData;
-pub use token_file::{is_token_file, token_windows};
+pub use token_file::{holds_windows, is_token_file, token_windows};
 pub use weights::{ModelWeights, Residence, widened_bytes};

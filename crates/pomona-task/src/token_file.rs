@@ -2,14 +2,35 @@
 //! programs can be compared on the same tokens.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use crate::data::Windows;
 use crate::error::{Result, TaskError};
 
+/// Bytes in which a file of windows begins its first window.
+const START: u64 = 4 << 10;
+
 /// Whether a data file holds windows of token ids rather than text.
 pub fn is_token_file(path: &Path) -> bool {
     path.extension().is_some_and(|e| e == "json")
+}
+
+/// Whether a `.json` file that may hold records instead is one of windows: an object whose first value is a list of lists.
+pub fn holds_windows(path: &Path) -> bool {
+    let start = || -> std::io::Result<String> {
+        let mut bytes = Vec::new();
+        File::open(path)?.take(START).read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let opens = |text: &str| {
+        let (_, value) =
+            text.trim_start().strip_prefix('{')?.trim_start().strip_prefix('"')?.split_once('"')?;
+        let list = value.trim_start().strip_prefix(':')?.trim_start().strip_prefix('[')?;
+        list.trim_start().strip_prefix('[').map(|_| ())
+    };
+    is_token_file(path) && start().is_ok_and(|text| opens(&text).is_some())
 }
 
 /// The windows under a key. All must have one length of at least two, and ids below `vocab`.
@@ -41,6 +62,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("tokens.json");
         std::fs::write(&path, r#"{"calibration": [[1, 2, 3], [4, 5, 6]], "short": [[1]]}"#).unwrap();
+        assert!(holds_windows(&path));
+        for other in
+            [r#"[{"text": "[["}]"#, r#"{"text": "a [[b]]"}"#, r#"{"messages": [{"role": "user"}]}"#, ""]
+        {
+            let path = dir.path().join("records.json");
+            std::fs::write(&path, other).unwrap();
+            assert!(!holds_windows(&path), "{other}");
+        }
         assert_eq!(token_windows(&path, "calibration", 7).unwrap().ids, [[1, 2, 3], [4, 5, 6]]);
         for (key, vocab) in [("calibration", 6), ("short", 9), ("evaluation", 9)] {
             let message = token_windows(&path, key, vocab).unwrap_err().to_string();

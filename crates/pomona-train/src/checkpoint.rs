@@ -1,6 +1,7 @@
 //! The whole state of a run on disk: a directory a checkpoint, there when it is complete.
 
 use std::collections::BTreeMap;
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use pomona_exec::{Device, Moving, Tensor};
@@ -23,6 +24,8 @@ const SECOND: &str = "second/";
 /// The tensors of a checkpoint.
 pub const TENSORS: &str = "model.safetensors";
 const STATE: &str = "state.json";
+/// Locked while a run is at work in the folder.
+const LOCK: &str = ".lock";
 const VERSION: u32 = 1;
 /// Checkpoints that stay.
 const KEPT: usize = 2;
@@ -50,6 +53,25 @@ impl Progress {
     /// Before the first step.
     pub fn start(identity: Value) -> Self {
         Self { version: VERSION, step: 0, updates: 0, seconds: 0.0, units: 0, complete: false, identity }
+    }
+}
+
+/// Makes a run's folder and holds it: no other run gets it until what is returned is dropped, or this process ends, however it
+/// does.
+///
+/// # Errors
+/// Where the folder cannot be made, or another run holds it.
+pub fn hold(folder: &Path) -> Result<File> {
+    let fail = |e: std::io::Error| file_error(folder, format!("cannot be written: {e}"));
+    std::fs::create_dir_all(folder).map_err(fail)?;
+    let file = File::create(folder.join(LOCK)).map_err(fail)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            let message = "another run is training here: wait for it, or choose another folder (--run-dir)";
+            Err(file_error(folder, message))
+        }
+        Err(TryLockError::Error(e)) => Err(fail(e)),
     }
 }
 
@@ -220,6 +242,17 @@ mod tests {
         let value = Tensor::from_f32(vec![1.0, 2.0, 3.0], &[3], &Device::cpu()).unwrap();
         p.add("norm".to_owned(), value, rule, true).unwrap();
         p
+    }
+
+    #[test]
+    fn a_folder_is_one_runs() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("run");
+        let held = hold(&folder).unwrap();
+        let message = hold(&folder).unwrap_err().to_string();
+        assert!(message.contains("run: another run is training here"), "{message}");
+        drop(held);
+        drop(hold(&folder).unwrap());
     }
 
     #[test]

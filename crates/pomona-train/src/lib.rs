@@ -21,6 +21,7 @@ mod run;
 mod schedule;
 mod shared;
 mod step;
+mod sums;
 
 pub use data::{Batch, Order, Source, Target};
 pub use error::{Result, TrainError};

@@ -29,7 +29,8 @@ impl Need {
     }
 }
 
-/// An estimate: values on the tape are counted once each, outputs with the copies that losses make.
+/// An estimate: values on the tape are counted once each, outputs with the copies that losses make. With checkpoints the tape
+/// is that of the largest part between them.
 ///
 /// # Errors
 /// Where the sizes do not bind the graph.
@@ -39,6 +40,7 @@ pub fn need(
     buffers: u64,
     (batch, length): (usize, usize),
     (wanted, teachers): (&[ValueId], &[&Graph]),
+    checkpoints: &[ValueId],
 ) -> Result<Need> {
     let size = |graph: &Graph| {
         let sizes: Bindings = graph
@@ -62,9 +64,11 @@ pub fn need(
         if value.ty == ValueType::Float { dims.fold(4, u64::saturating_mul) } else { 0 }
     };
     let mut taped: BTreeSet<ValueId> = BTreeSet::new();
-    let mut activations = 0_u64;
+    // With checkpoints those stay, and of what lies between them one part at a time.
+    let ends: BTreeSet<ValueId> = checkpoints.iter().copied().collect();
+    let (mut kept, mut part, mut largest) = (0_u64, 0_u64, 0_u64);
     for node in &bound.nodes {
-        let adapted = bound.annotations.contains_key(&node.path);
+        let adapted = bound.adapter(&node.path).is_some();
         let on = adapted
             || node.weights.values().any(|t| trained.contains(t))
             || node.inputs.iter().any(|v| taped.contains(v));
@@ -72,9 +76,14 @@ pub fn need(
             taped.extend(&node.outputs);
             let made: u64 = node.outputs.iter().map(|v| bytes(&bound, *v)).sum();
             // The low-rank part has an output of its own, and its sum.
-            activations += if adapted { 2 * made } else { made };
+            part += if adapted { 2 * made } else { made };
+        }
+        for end in node.outputs.iter().filter(|v| ends.contains(v)) {
+            kept += bytes(&bound, *end);
+            largest = largest.max(std::mem::take(&mut part));
         }
     }
+    let activations = kept + largest.max(part);
     let outputs = wanted.iter().map(|v| 3 * bytes(&bound, *v)).sum::<u64>();
     let elements_of = |g: &Graph| g.tensors.iter().map(|t| t.elements()).fold(0, u64::saturating_add);
     let weights = elements_of(graph) + teachers.iter().map(|g| elements_of(g)).sum::<u64>();

@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use pomona_graph::glob;
+
 /// Matches a path where it equals the path, or ends it after a dot. `*` stands for any run of characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern(String);
@@ -27,34 +29,8 @@ impl Pattern {
     /// Whether a path, or its end after a dot, is this.
     pub fn matches(&self, path: &str) -> bool {
         let ends = path.match_indices('.').map(|(at, _)| &path[at + 1..]);
-        std::iter::once(path).chain(ends).any(|end| glob(self.0.as_bytes(), end.as_bytes()))
+        std::iter::once(path).chain(ends).any(|end| glob(&self.0, end))
     }
-}
-
-/// Two positions to go back to are enough: only the last star matters.
-fn glob(pattern: &[u8], text: &[u8]) -> bool {
-    let (mut p, mut t) = (0, 0);
-    let mut back: Option<(usize, usize)> = None;
-    while t < text.len() {
-        match pattern.get(p) {
-            Some(b'*') => {
-                back = Some((p + 1, t));
-                p += 1;
-            }
-            Some(c) if *c == text[t] => {
-                p += 1;
-                t += 1;
-            }
-            _ => match back.as_mut() {
-                Some((after, from)) => {
-                    *from += 1;
-                    (p, t) = (*after, *from);
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern[p..].iter().all(|c| *c == b'*')
 }
 
 #[cfg(test)]

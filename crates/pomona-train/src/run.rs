@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use pomona_graph::ValueId;
+use pomona_exec::block_ends;
+use pomona_graph::{Graph, ValueId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -39,6 +40,15 @@ pub struct Course {
     pub clip: Option<f64>,
     /// Decay of the exponential moving average of the parameters; without it none is kept.
     pub average: Option<f64>,
+    /// Whether each block runs forward once more for its gradients, so that only the blocks' ends are kept meanwhile.
+    pub recompute: bool,
+}
+
+impl Course {
+    /// The values that a backward run keeps where it runs the rest again; none where it keeps everything.
+    pub fn kept_values(&self, student: &Graph) -> Vec<ValueId> {
+        if self.recompute { block_ends(student) } else { Vec::new() }
+    }
 }
 
 /// When a run ends: at whichever comes first.

@@ -16,6 +16,7 @@ use crate::error::{Result, TrainError};
 use crate::loss::{Losses, Outcome, resolve};
 use crate::parameters::{Parameters, Weights};
 use crate::run::Course;
+use crate::sums::add;
 
 /// A network that is run.
 #[derive(Clone, Copy)]
@@ -87,7 +88,7 @@ pub(crate) fn take(
             let sum = &mut gradients[at];
             match sum {
                 None => *sum = Some(gradient),
-                Some(sum) => add(sum, &gradient)?,
+                Some(sum) => gradient.with_f32(|more| sum.update(|sum| add(sum, more)))??,
             }
         }
     }
@@ -157,7 +158,8 @@ fn micro(works: &Works<'_>, parameters: &Parameters, batch: &Batch, share: f64, 
     // Batches' own statistics would leave the running ones, which the output is run with, behind.
     let measured = works.student.graph.nodes.iter().any(|n| matches!(n.op, Op::BatchNorm { .. }));
     let mode = if measured { Mode::Inference } else { Mode::Training { seed } };
-    let options = Options { mode, ..Options::default() };
+    let checkpoints = works.course.kept_values(works.student.graph);
+    let options = Options { mode, checkpoints, ..Options::default() };
     let wanted = works.losses.student_values();
     let kept: RefCell<Option<std::result::Result<Outcome, TrainError>>> = RefCell::new(None);
     let upstream = |values: &[Tensor]| match works.losses.measure(values, &seen, batch, share, parameters) {
@@ -202,16 +204,4 @@ pub(crate) fn feeds(graph: &Graph, batch: &Batch) -> Result<Feeds> {
     let mut feeds: Feeds = given.collect();
     feeds.extend(empty_states(graph, batch.samples, &Device::cpu())?);
     Ok(feeds)
-}
-
-fn add(sum: &mut Tensor, more: &Tensor) -> Result<()> {
-    use rayon::prelude::*;
-    more.with_f32(|m| {
-        sum.update(|s| {
-            (s.par_chunks_mut(1 << 14), m.par_chunks(1 << 14))
-                .into_par_iter()
-                .for_each(|(s, m)| s.iter_mut().zip(m).for_each(|(s, m)| *s += m));
-        })
-    })??;
-    Ok(())
 }

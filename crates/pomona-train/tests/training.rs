@@ -125,6 +125,7 @@ fn check(name: &str) {
         weight_decay: number("decay"),
         clip: Some(number("clip")),
         average: None,
+        recompute: false,
     };
     let start = loaded(graph, &file, "start");
     let mut parameters = Parameters::default();

@@ -167,6 +167,13 @@ pub fn open_model(path: &Path) -> Result<Model> {
     })
 }
 
+/// `OUT.name` beside OUT.
+pub fn beside(out: &Path, name: &str) -> PathBuf {
+    let mut file = out.file_name().unwrap_or_default().to_owned();
+    file.push(format!(".{name}"));
+    out.with_file_name(file)
+}
+
 /// Most bytes of a plan: every filter of a large network by its number.
 const MAX_PLAN: u64 = 64 << 20;
 

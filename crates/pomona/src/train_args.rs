@@ -105,6 +105,9 @@ pub struct TrainOptions {
     /// Keep an exponential moving average of the weights with this decay, and write that
     #[arg(long, value_name = "DECAY", value_parser = share)]
     pub ema: Option<f64>,
+    /// Run each block forward once more for its gradients and keep only the blocks' ends meanwhile: less memory, more time
+    #[arg(long)]
+    pub gradient_checkpointing: bool,
     /// Of the order of the data, of dropout, of new weights
     #[arg(long, default_value_t = 0)]
     pub seed: u64,

@@ -128,6 +128,12 @@ fn explaining_shows_every_default() {
     let document = folder.document(&["recipe", "explain", "recipe.toml"]);
     assert_eq!(document["finetune"]["betas"]["value"], "0.9,0.999");
     assert_eq!(document["finetune"]["lr"]["from"], "given");
+    folder.write("distill.toml", "model = \"m\"\n[distill]\ndata = [\"text.txt\"]\nsteps = 1\n");
+    let document = folder.document(&["recipe", "explain", "distill.toml"]);
+    assert_eq!(
+        (&document["distill"]["teacher"]["value"], &document["distill"]["teacher"]["from"]),
+        (&"m".into(), &"the recipe's model".into())
+    );
 }
 
 #[test]

@@ -359,6 +359,29 @@ fn a_classifier_learns_from_tensors() {
 }
 
 #[test]
+fn blocks_that_are_run_again_give_the_same_training() {
+    let folder = Folder::new();
+    let settings: [&[&str]; 2] =
+        [&["--accumulate", "2"], &["--lora-rank", "4", "--lora-dropout", "0.2", "--lr", "1e-2"]];
+    for (i, own) in settings.iter().enumerate() {
+        let losses = |name: &str, more: &[&str]| -> Vec<f64> {
+            let base = [
+                "-q", "finetune", "model", "--data", "text.txt", "--seq", "24", "--batch", "2", "--steps",
+                "6", "-o", name,
+            ];
+            folder.ok(&[&base[..], own, more].concat());
+            lines(&folder, &format!("{name}.train")).iter().filter_map(|l| l["loss"].as_f64()).collect()
+        };
+        let whole = losses(&format!("whole{i}"), &[]);
+        let again = losses(&format!("again{i}"), &["--gradient-checkpointing"]);
+        assert!(whole.len() == 6 && whole[5] < whole[0], "{whole:?}");
+        for (a, b) in whole.iter().zip(&again) {
+            assert!((a - b).abs() < 1e-4 * a, "{whole:?} {again:?}");
+        }
+    }
+}
+
+#[test]
 fn widths_that_differ_meet_through_a_projection_that_no_output_has() {
     let folder = Folder::bare();
     network(&folder, r#"{"architecture": "resnet_cifar", "layers": [1, 1], "torch_dtype": "float32"}"#);

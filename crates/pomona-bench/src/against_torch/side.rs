@@ -37,8 +37,7 @@ pub fn serve() -> Result<()> {
             wall.push(began.elapsed().as_secs_f64());
             processor.push(processor_seconds() - before);
         }
-        let answer =
-            json!({ "wall": wall, "processor": processor, "peak": peak(), "parameters": parameters });
+        let answer = json!({ "wall": wall, "processor": processor, "peak": pomona_exec::peak_memory().unwrap_or(0), "parameters": parameters });
         let mut out = std::io::stdout().lock();
         writeln!(out, "{answer}")?;
         out.flush()?;
@@ -51,10 +50,4 @@ fn processor_seconds() -> f64 {
     let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let of = |path: std::path::PathBuf| std::fs::read_to_string(path.join("schedstat")).ok();
     tasks.filter_map(|t| of(t.path())?.split_whitespace().next()?.parse::<f64>().ok()).sum::<f64>() / 1e9
-}
-
-fn peak() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
-    line.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
 }

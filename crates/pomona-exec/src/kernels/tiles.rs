@@ -1,9 +1,9 @@
 //! The tile of a product that fits each instruction set's registers, for code that is written around it.
 
-/// Calls a function that is generic over a set and its tile (`S`, rows `MR`, registers a row `NV`, columns `NR`) from one
-/// that enables the set.
+/// Calls a function or a method (`self.name(..)`) that is generic over a set and its tile (`S`, rows `MR`, registers a row
+/// `NV`, columns `NR`) from one that enables the set.
 macro_rules! in_tile {
-    ($name:ident($($arg:expr),* $(,)?)) => {
+    ($($name:ident).+($($arg:expr),* $(,)?)) => {
         match $crate::kernels::simd::level() {
             #[cfg(target_arch = "x86_64")]
             $crate::kernels::simd::Level::Avx512 => {
@@ -12,7 +12,7 @@ macro_rules! in_tile {
                     f()
                 }
                 // SAFETY: `level` found the set on this processor.
-                unsafe { run(#[inline(always)] || $name::<$crate::kernels::simd::Avx512, 12, 2, 32>($($arg),*)) }
+                unsafe { run(#[inline(always)] || $($name).+::<$crate::kernels::simd::Avx512, 12, 2, 32>($($arg),*)) }
             }
             #[cfg(target_arch = "x86_64")]
             $crate::kernels::simd::Level::Avx2 => {
@@ -21,9 +21,9 @@ macro_rules! in_tile {
                     f()
                 }
                 // SAFETY: `level` found the set on this processor.
-                unsafe { run(#[inline(always)] || $name::<$crate::kernels::simd::Avx2, 6, 2, 16>($($arg),*)) }
+                unsafe { run(#[inline(always)] || $($name).+::<$crate::kernels::simd::Avx2, 6, 2, 16>($($arg),*)) }
             }
-            $crate::kernels::simd::Level::Portable => $name::<$crate::kernels::simd::Portable, 4, 2, 8>($($arg),*),
+            $crate::kernels::simd::Level::Portable => $($name).+::<$crate::kernels::simd::Portable, 4, 2, 8>($($arg),*),
         }
     };
 }

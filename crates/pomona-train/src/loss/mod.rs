@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::Batch;
 use crate::error::Result;
 use crate::parameters::Parameters;
+use crate::sums::add;
 pub use taps::tap;
 
 /// What a term compares.
@@ -258,13 +259,6 @@ impl Losses {
         let gradients = student.iter().zip(sums).map(gradient).collect::<Result<_>>()?;
         Ok(Outcome { losses, gradients, projections })
     }
-}
-
-fn add(sum: &mut [f32], more: &[f32]) {
-    use rayon::prelude::*;
-    (sum.par_chunks_mut(1 << 14), more.par_chunks(1 << 14))
-        .into_par_iter()
-        .for_each(|(s, m)| s.iter_mut().zip(m).for_each(|(s, m)| *s += m));
 }
 
 #[cfg(test)]

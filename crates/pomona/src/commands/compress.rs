@@ -1,6 +1,6 @@
 //! `pomona compress`: score, plan, apply, verify.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Result, bail};
 use pomona_graph::{Plan, apply};
@@ -8,7 +8,7 @@ use pomona_models::{Model, check_format};
 use pomona_prune::{FilterScores, Goal};
 
 use crate::args::{Compress, Method, Usage};
-use crate::context::open_model;
+use crate::context::{beside, open_model};
 use crate::ui::Ui;
 
 pub fn run(a: &Compress, ui: &Ui) -> Result<()> {
@@ -92,11 +92,4 @@ fn scored(model: &Model, a: &Compress, target: &Goal, kept: &Path, ui: &Ui) -> R
         .map_err(|e: String| Usage(format!("--criterion: {e}")))?;
     let scores = super::score::score(model, criterion, &options, Some(kept), ui)?;
     super::plan::plan(model, &scores, target, None)
-}
-
-/// `OUT.name` beside OUT: kept, because a new target needs only a new plan.
-fn beside(out: &Path, name: &str) -> PathBuf {
-    let mut file = out.file_name().unwrap_or_default().to_owned();
-    file.push(format!(".{name}"));
-    out.with_file_name(file)
 }

@@ -12,7 +12,7 @@ use pomona_report::units;
 use serde_json::{Value, json};
 
 use crate::args::{RecipeCommand, RunRecipe};
-use crate::recipe::{Kept, Recipe, Record, STAGES, Stage, hash_input, options};
+use crate::recipe::{Kept, Recipe, Record, STAGES, Stage, hash_data, hash_model, options};
 use crate::ui::Ui;
 
 pub fn run(a: &RunRecipe, ui: &Ui) -> Result<()> {
@@ -22,7 +22,7 @@ pub fn run(a: &RunRecipe, ui: &Ui) -> Result<()> {
     let mut kept = Kept::read(folder)?;
     // What each stage's result is called, and the key of what made it.
     let mut made: BTreeMap<String, (PathBuf, String)> = BTreeMap::new();
-    made.insert("model".to_owned(), (recipe.model.clone(), hash_input(&recipe.model)?));
+    made.insert("model".to_owned(), (recipe.model.clone(), hash_model(&recipe.model)?));
     let mut current = "model".to_owned();
     let mut results = serde_json::Map::new();
     for stage in &recipe.stages {
@@ -80,7 +80,7 @@ fn summary(result: &Value) -> String {
         "perplexity",
         "acc",
         "acc_norm",
-        "repeated_4grams",
+        "repeated",
         "loss_first",
         "loss_last",
         "tokens_per_second",
@@ -165,7 +165,7 @@ fn prepare(
         }
         "finetune" | "distill" => {
             take(current, None)?;
-            if stage.command == "distill" && !stage.has("teacher") {
+            if stage.takes_model("teacher") {
                 take("model", Some("teacher"))?;
             }
             Some(folder.join(if stage.command == "distill" { "distilled" } else { "finetuned" }))
@@ -181,7 +181,11 @@ fn prepare(
     };
     let options = stage.words();
     let mut hash = blake3::Hasher::new();
-    let given = stage.inputs().iter().map(|p| hash_input(p)).collect::<Result<Vec<_>>>()?;
+    let input = |(option, path): &(&str, PathBuf)| match *option {
+        "teacher" | "against" | "text-from" => hash_model(path),
+        _ => hash_data(path),
+    };
+    let given = stage.inputs().iter().map(input).collect::<Result<Vec<_>>>()?;
     let parts = keys.iter().chain(&options).chain(&given).map(String::as_str);
     for part in [stage.command].into_iter().chain(parts) {
         hash.update(&(part.len() as u64).to_le_bytes());
@@ -258,6 +262,9 @@ pub fn recipe(a: &RecipeCommand, ui: &Ui) -> Result<()> {
             let (value, from) = match (given.as_slice(), &option.default) {
                 ([], Some(default)) => (Value::from(default.as_str()), "default"),
                 ([], None) if option.is_flag => (Value::from(false), "default"),
+                ([], None) if stage.takes_model(&option.name) => {
+                    (Value::from(recipe.model.to_string_lossy()), "the recipe's model")
+                }
                 ([], None) => (Value::Null, "not set"),
                 ([one], _) => (Value::from(*one), "given"),
                 (many, _) => (Value::from(many.to_vec()), "given"),

@@ -6,6 +6,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::context::open_model;
+
 /// A stage that was begun.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
@@ -44,27 +46,56 @@ impl Kept {
     }
 }
 
-/// Identity of an input: a model's fingerprint, or a file's content.
-pub fn hash_input(path: &Path) -> Result<String> {
-    let weights = [".gguf", ".safetensors", ".onnx", ".pth", ".pt", ".bin", ".ckpt", ".th"];
-    let name = path.to_string_lossy().to_lowercase();
-    if path.is_dir() || weights.iter().any(|w| name.ends_with(w)) {
-        if let Ok(model) = pomona_models::open(path) {
-            return Ok(model.fingerprint()?);
-        }
-        if path.is_dir() {
-            // Pictures and the like: names and sizes.
-            let mut entries: Vec<String> = std::fs::read_dir(path)
-                .with_context(|| path.display().to_string())?
-                .flatten()
-                .map(|e| format!("{:?} {}", e.file_name(), e.metadata().map_or(0, |m| m.len())))
-                .collect();
-            entries.sort();
-            return Ok(blake3::hash(entries.join("\n").as_bytes()).to_hex().to_string());
+/// Identity of a model.
+pub fn hash_model(path: &Path) -> Result<String> {
+    Ok(open_model(path)?.fingerprint()?)
+}
+
+/// Identity of data: a file's content; of a directory (pictures and the like) every name below it, with its size.
+pub fn hash_data(path: &Path) -> Result<String> {
+    let mut hash = blake3::Hasher::new();
+    if path.is_dir() {
+        let mut entries = Vec::new();
+        list(path, &mut entries)?;
+        entries.sort();
+        entries.iter().for_each(|e| _ = hash.update(e.as_bytes()));
+    } else {
+        let mut file = std::fs::File::open(path).with_context(|| path.display().to_string())?;
+        std::io::copy(&mut file, &mut hash).with_context(|| path.display().to_string())?;
+    }
+    Ok(hash.finalize().to_hex().to_string())
+}
+
+fn list(folder: &Path, entries: &mut Vec<String>) -> Result<()> {
+    for entry in std::fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let path = entry.with_context(|| folder.display().to_string())?.path();
+        let about = std::fs::metadata(&path).with_context(|| path.display().to_string())?;
+        if about.is_dir() {
+            list(&path, entries)?;
+        } else {
+            entries.push(format!("{path:?} {}\n", about.len()));
         }
     }
-    let mut hash = blake3::Hasher::new();
-    let mut file = std::fs::File::open(path).with_context(|| path.display().to_string())?;
-    std::io::copy(&mut file, &mut hash).with_context(|| path.display().to_string())?;
-    Ok(hash.finalize().to_hex().to_string())
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn data_are_known_by_what_is_in_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+        std::fs::create_dir(dir.path().join("class")).unwrap();
+        let of = || (hash_data(dir.path()).unwrap(), hash_data(&dir.path().join("a.txt")).unwrap());
+        write("a.txt", "one");
+        let first = of();
+        assert_eq!(first, of());
+        write("a.txt", "two");
+        assert!(of().1 != first.1 && of().0 == first.0);
+        write("class/b.jpg", "x");
+        assert_ne!(of().0, first.0);
+    }
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use toml::{Table, Value};
 
-pub use kept::{Kept, Record, hash_input};
+pub use kept::{Kept, Record, hash_data, hash_model};
 pub use options::{nearest, options};
 pub use stage::Stage;
 

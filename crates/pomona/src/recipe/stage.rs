@@ -68,7 +68,7 @@ impl Stage {
         let mut words = vec!["pomona".to_owned(), self.command.to_owned(), "MODEL".to_owned()];
         let filled: &[&str] = match self.command {
             "apply" => &["--plan=PLAN", "--out=OUT"],
-            "distill" if !self.has("teacher") => &["--teacher=MODEL", "--out=OUT"],
+            "distill" if self.takes_model("teacher") => &["--teacher=MODEL", "--out=OUT"],
             "verify" | "eval" => &[],
             _ => &["--out=OUT"],
         };
@@ -90,15 +90,19 @@ impl Stage {
         self.given.iter().any(|(n, _)| n == name)
     }
 
-    /// Values that name files or directories which are there, line ranges left out.
-    pub fn inputs(&self) -> Vec<PathBuf> {
-        let values = self.given.iter().filter_map(|(_, v)| v.as_deref());
+    /// Options that name files or directories which are there, and those, line ranges left out.
+    pub fn inputs(&self) -> Vec<(&str, PathBuf)> {
         let path = |v: &str| {
             let whole = PathBuf::from(v);
             let cut = v.rsplit_once(':').map(|(path, _)| PathBuf::from(path));
             if whole.exists() { Some(whole) } else { cut.filter(|p| p.exists()) }
         };
-        values.filter_map(path).collect()
+        self.given.iter().filter_map(|(name, v)| Some((name.as_str(), path(v.as_deref()?)?))).collect()
+    }
+
+    /// Whether the recipe's model stands for an option that is not given.
+    pub fn takes_model(&self, option: &str) -> bool {
+        self.command == "distill" && option == "teacher" && !self.has(option)
     }
 }
 

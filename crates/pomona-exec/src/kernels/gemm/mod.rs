@@ -16,10 +16,8 @@ use rayon::prelude::*;
 pub(crate) use micro::{tile, tile_of_rows};
 pub(crate) use operand::{Matrix, Operand, copy_lanes, turn_rows};
 
-#[cfg(target_arch = "x86_64")]
-use super::simd::{Avx2, Avx512};
-use super::simd::{Level, Portable, Simd, level};
-use super::tiles::tile_size;
+use super::simd::Simd;
+use super::tiles::{in_tile, tile_size};
 use super::{Shared, uninit};
 
 /// Depth of a block: a panel of the right factor (16 lanes) takes two thirds of a 32 kB cache.
@@ -34,33 +32,6 @@ const TASKS: usize = 16;
 const PARTS: usize = 1 << 22;
 /// Products below which threads cost more than they bring.
 const SMALL: usize = 1 << 17;
-
-/// Calls a method that is generic over a set and its tile, from a function that enables the set.
-macro_rules! in_set {
-    ($this:ident.$method:ident($($arg:ident),*)) => {
-        match level() {
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => {
-                #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
-                fn run(f: impl FnOnce()) {
-                    f();
-                }
-                // SAFETY: `level` found the set on this processor.
-                unsafe { run(#[inline(always)] || $this.$method::<Avx512, 12, 2, 32>($($arg),*)) }
-            }
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => {
-                #[target_feature(enable = "avx2,fma")]
-                fn run(f: impl FnOnce()) {
-                    f();
-                }
-                // SAFETY: `level` found the set on this processor.
-                unsafe { run(#[inline(always)] || $this.$method::<Avx2, 6, 2, 16>($($arg),*)) }
-            }
-            Level::Portable => $this.$method::<Portable, 4, 2, 8>($($arg),*),
-        }
-    };
-}
 
 /// What is added to the sums.
 #[derive(Clone, Copy, Debug)]
@@ -268,7 +239,7 @@ impl<A: Operand, B: Operand, F: Fn(usize) -> usize + Sync> Product<'_, A, B, F> 
 
     /// Panels of the left factor from a panel on.
     fn pack_left_panels(&self, panel: usize, k: &Range<usize>, out: &mut [f32]) {
-        in_set!(self.pack_left_in(panel, k, out))
+        in_tile!(self.pack_left_in(panel, k, out))
     }
 
     #[inline(always)]
@@ -283,7 +254,7 @@ impl<A: Operand, B: Operand, F: Fn(usize) -> usize + Sync> Product<'_, A, B, F> 
 
     /// Panels of the right factor from a panel on.
     fn pack_right_panels(&self, panel: usize, k: &Range<usize>, out: &mut [f32]) {
-        in_set!(self.pack_right_in(panel, k, out))
+        in_tile!(self.pack_right_in(panel, k, out))
     }
 
     #[inline(always)]
@@ -308,7 +279,7 @@ impl<A: Operand, B: Operand, F: Fn(usize) -> usize + Sync> Product<'_, A, B, F> 
         start: Start<'_>,
         c: &Shared<'_>,
     ) {
-        in_set!(self.task_in(a, b, rows, columns, depth, start, c))
+        in_tile!(self.task_in(a, b, rows, columns, depth, start, c))
     }
 
     #[inline(always)]

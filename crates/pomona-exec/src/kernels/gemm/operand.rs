@@ -40,16 +40,9 @@ impl Operand for Matrix<'_> {
             }
             return;
         }
-        if self.depth_stride == 1 {
-            let data = &self.data[first * self.lane_stride + depth.start..];
-            return turn_rows::<S, W>(data, self.lane_stride, n, depth.len(), out);
-        }
-        for l in 0..n {
-            let start = (first + l) * self.lane_stride;
-            for (k, out) in depth.clone().zip(out.chunks_exact_mut(W)) {
-                out[l] = self.data[start + k * self.depth_stride];
-            }
-        }
+        debug_assert_eq!(self.depth_stride, 1, "one of the strides is 1");
+        let data = &self.data[first * self.lane_stride + depth.start..];
+        turn_rows::<S, W>(data, self.lane_stride, n, depth.len(), out);
     }
 }
 

@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use pomona_models::tokenizer::{ChatMessage, ChatOptions, Tokenizer};
 use pomona_models::{Component, Model};
-use pomona_task::{TaskError, TensorData, TextRange, token_windows};
+use pomona_task::{TaskError, TensorData, TextRange, holds_windows, token_windows};
 use pomona_train::data::{Arrays, Examples, Packed, Pair, Records, read_records};
 use pomona_train::{Source, TrainError};
 
@@ -29,7 +29,7 @@ pub fn read(
         return Ok(Box::new(Arrays::new(TensorData::read(path, graph, usize::MAX)?, graph)));
     }
     if let [one] = files
-        && has_windows(one)
+        && holds_windows(&one.path)
     {
         let windows = token_windows(&one.path, "training", vocabulary(model)?)?;
         return Ok(Box::new(Packed::windows(&windows)));
@@ -59,15 +59,6 @@ pub fn read(
 
 fn unfit(e: impl ToString) -> TrainError {
     TrainError::Task(TaskError::Unfit(e.to_string()))
-}
-
-/// Whether a file is an object with windows of token ids rather than records.
-fn has_windows(range: &TextRange) -> bool {
-    let json = range.path.extension().is_some_and(|e| e == "json");
-    json && std::fs::read(&range.path).is_ok_and(|b| {
-        let text = b.trim_ascii_start();
-        text.starts_with(b"{") && text.windows(10).take(1 << 16).any(|w| w == b"\"training\"")
-    })
 }
 
 /// All messages but the last through the chat template, up to where the answer begins; the last is the answer.

@@ -5,7 +5,7 @@ mod output;
 mod progress;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -17,6 +17,7 @@ use pomona_models::{Component, Model, check_format};
 use pomona_report::units;
 use pomona_task::{ModelWeights, Residence};
 use pomona_train::adapter::{self, LowRank, Site};
+use pomona_train::checkpoint;
 use pomona_train::data::Few;
 use pomona_train::{
     Course, Ended, Kind, Limit, Losses, Network, Normalise, Parameters, Rule, Run, Schedule, Source, Term,
@@ -25,7 +26,7 @@ use pomona_train::{
 use serde_json::json;
 
 use crate::args::{Usage, WriteOptions};
-use crate::context::{check_runs, component, memory_available, open_model};
+use crate::context::{beside, check_runs, component, memory_available, open_model};
 use crate::train_args::{Distill, Finetune, RuleName, TrainOptions};
 use crate::ui::Ui;
 
@@ -119,7 +120,8 @@ fn run(job: &Job<'_>, ui: &Ui) -> Result<()> {
             ends.join(", ")
         ));
     }
-    let folder = o.run_dir.clone().unwrap_or_else(|| beside(out, ".train"));
+    let folder = o.run_dir.clone().unwrap_or_else(|| beside(out, "train"));
+    let _held = checkpoint::hold(&folder)?;
     refuse_to_mix(&folder, o.resume, job.write.force)?;
     let identity = json!({
         "course": course, "loss": terms.iter().map(Term::to_string).collect::<Vec<_>>(),
@@ -162,8 +164,8 @@ fn run(job: &Job<'_>, ui: &Ui) -> Result<()> {
 
 /// A folder of another run is not written into.
 fn refuse_to_mix(folder: &Path, resume: bool, force: bool) -> Result<()> {
-    let old = pomona_train::checkpoint::list(folder)?;
-    if let Some((step, path)) = old.last()
+    let old = checkpoint::list(folder)?;
+    if let Some((step, _)) = old.last()
         && !resume
     {
         if !force {
@@ -175,7 +177,6 @@ fn refuse_to_mix(folder: &Path, resume: bool, force: bool) -> Result<()> {
         for (_, path) in &old {
             std::fs::remove_dir_all(path).with_context(|| path.display().to_string())?;
         }
-        let _ = path;
     }
     Ok(())
 }
@@ -196,6 +197,7 @@ fn course(o: &TrainOptions, source: &dyn Source) -> Course {
         weight_decay: o.weight_decay,
         clip: Some(o.clip).filter(|c| *c > 0.0),
         average: o.ema,
+        recompute: o.gradient_checkpointing,
     }
 }
 
@@ -269,6 +271,7 @@ fn state_memory(
         buffers,
         (o.batch, o.seq),
         (losses.student_values(), &teachers),
+        &course.kept_values(&trained.graph),
     )?;
     let free = memory_available();
     ui.say(format!(
@@ -283,8 +286,8 @@ fn state_memory(
     ));
     if need.total() > free && !o.ignore_memory {
         bail!(
-            "about {} of memory are needed and {} are free: a smaller --batch with more --accumulate, a smaller --seq or \
-             --lora-rank need less; --ignore-memory starts anyway",
+            "about {} of memory are needed and {} are free: a smaller --batch with more --accumulate, a smaller --seq, \
+             --gradient-checkpointing or --lora-rank need less; --ignore-memory starts anyway",
             units::bytes(need.total()),
             units::bytes(free)
         );
@@ -306,13 +309,6 @@ fn signals() -> Result<Arc<AtomicBool>> {
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
     Ok(stop)
-}
-
-/// `OUT` with an end to its name.
-fn beside(out: &Path, end: &str) -> PathBuf {
-    let mut name = out.file_name().unwrap_or_default().to_owned();
-    name.push(end);
-    out.with_file_name(name)
 }
 
 /// The model that a run began from, for records.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use pomona_exec::peak_memory;
 use pomona_graph::Recipe;
 use pomona_models::{Change, Model, SaveOptions, save, stock_names};
 use pomona_report::{Align, Line, LineChart, Table, line_chart, units};
@@ -185,11 +186,4 @@ pub fn curves(folder: &Path, losses: &Losses) -> Result<()> {
     };
     pomona_store::write_atomic(folder.join("curves.svg"), line_chart(&chart).as_bytes())?;
     Ok(())
-}
-
-/// The most memory that the process had at a time, files that it maps included.
-fn peak_memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = text.lines().find(|l| l.starts_with("VmHWM:"))?;
-    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kb| kb * 1024)
 }
