@@ -1,6 +1,7 @@
 //! Forward runs: only the nodes that the wanted values need, each value freed at its last use.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use pomona_graph::{Activation, Graph, Node, NodeId, Op, TensorId, ValueId};
 
@@ -37,6 +38,34 @@ pub struct Options {
     /// Values that a backward run keeps while it runs what lies between them again, one part at a time, instead of keeping a
     /// tape of everything: [`crate::block_ends`] gives those of a graph's blocks. Forward runs pay no heed to them.
     pub checkpoints: Vec<ValueId>,
+    /// Told the moments of its batch by every BatchNorm that normalises by them.
+    pub moments: Option<Arc<BatchMoments>>,
+}
+
+/// Moments of batches, by the path of the BatchNorm that took them.
+#[derive(Debug, Default)]
+pub struct BatchMoments(Mutex<BTreeMap<String, ChannelMoments>>);
+
+/// What a BatchNorm saw of its input, a number a channel.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ChannelMoments {
+    /// Means over batch and space.
+    pub mean: Vec<f32>,
+    /// Mean squared distances from them (not the unbiased ones).
+    pub variance: Vec<f32>,
+    /// Numbers in a channel.
+    pub count: usize,
+}
+
+impl BatchMoments {
+    pub(crate) fn tell(&self, path: &str, moments: ChannelMoments) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned(), moments);
+    }
+
+    /// All that was told since the last time.
+    pub fn take(&self) -> BTreeMap<String, ChannelMoments> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// The wanted values, in their order; any value of the graph can be wanted.

@@ -23,7 +23,7 @@ pub use allocator::{keep_freed_memory, peak_memory};
 pub use checkpoints::block_ends;
 pub use device::{Device, devices};
 pub use error::{ExecError, Result};
-pub use evaluate::{Feeds, Mode, Options, evaluate, needed};
+pub use evaluate::{BatchMoments, ChannelMoments, Feeds, Mode, Options, evaluate, needed};
 pub use gradients::{Gradients, Wrt, gradients, gradients_of_loss};
 pub use kernels::{AdamW, Moving, Narrow, NarrowKind, cross_entropy};
 pub use state::{start_states, step};

@@ -6,7 +6,8 @@ use std::path::Path;
 use pomona_exec::{Device, Feeds, Tensor};
 use pomona_models::open;
 use pomona_task::Objective;
-use pomona_task::images::{Classification, Filter, ImageSet, Picture, Preprocessing, resample};
+use pomona_task::images::{Classification, Filter, Picture, Preprocessing, resample};
+use pomona_task::{LabelledFiles, Media};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -159,21 +160,21 @@ fn folders(dir: &Path) {
 fn labels_come_from_folders_and_tables() {
     let dir = tempfile::tempdir().unwrap();
     folders(dir.path());
-    let set = ImageSet::open(dir.path(), &json!({})).unwrap();
+    let set = LabelledFiles::open(dir.path(), &json!({}), Media::Pictures).unwrap();
     assert_eq!(set.labels, [0, 0, 0, 1, 2, 2]);
     let named = json!({"label2id": {"Cat": 0, "Bee": 1, "Ant": 2}});
-    assert_eq!(ImageSet::open(dir.path(), &named).unwrap().labels, [2, 2, 2, 1, 0, 0]);
+    assert_eq!(LabelledFiles::open(dir.path(), &named, Media::Pictures).unwrap().labels, [2, 2, 2, 1, 0, 0]);
     assert_eq!(set.even(3).labels, [0, 0, 2]);
     let drawn = set.drawn(4, 1);
     assert_eq!(drawn, set.drawn(4, 1));
     assert!(drawn.fingerprint() != set.fingerprint() && drawn.len() == 4);
     let table = dir.path().join("labels.csv");
     std::fs::write(&table, "file,label\nbee/0.png,1\ncat/1.png,ant\n").unwrap();
-    assert_eq!(ImageSet::open(dir.path(), &named).unwrap().labels, [1, 2]);
-    let message = ImageSet::open(&table, &json!({})).unwrap_err().to_string();
+    assert_eq!(LabelledFiles::open(dir.path(), &named, Media::Pictures).unwrap().labels, [1, 2]);
+    let message = LabelledFiles::open(&table, &json!({}), Media::Pictures).unwrap_err().to_string();
     assert!(message.contains("line 3: label \"ant\" is not a number"), "{message}");
     let empty = tempfile::tempdir().unwrap();
-    let message = ImageSet::open(empty.path(), &json!({})).unwrap_err().to_string();
+    let message = LabelledFiles::open(empty.path(), &json!({}), Media::Pictures).unwrap_err().to_string();
     assert!(message.contains("has no pictures in its folders"), "{message}");
 }
 
@@ -182,7 +183,7 @@ fn the_gradient_of_the_loss_is_its_slope() {
     let dir = tempfile::tempdir().unwrap();
     folders(dir.path());
     let model = classifier(dir.path(), &json!({}));
-    let set = ImageSet::open(dir.path(), &json!({})).unwrap();
+    let set = LabelledFiles::open(dir.path(), &json!({}), Media::Pictures).unwrap();
     let on = Classification::new(set, Preprocessing::of(model.only().unwrap()).unwrap());
     let device = Device::cpu();
     let feeds: Feeds = on.feeds(model.graph().unwrap(), 1..4, &device).unwrap();

@@ -19,6 +19,8 @@ use crate::parameters::Parameters;
 pub const WEIGHT: &str = "weight/";
 /// See [`WEIGHT`].
 pub const AVERAGE: &str = "average/";
+/// Before the names of running statistics.
+pub const RUNNING: &str = "running/";
 const FIRST: &str = "first/";
 const SECOND: &str = "second/";
 /// The tensors of a checkpoint.
@@ -111,6 +113,11 @@ pub fn save(folder: &Path, progress: &Progress, parameters: &Parameters) -> Resu
             put(AVERAGE, Source::Slice(average));
         }
     }
+    for (name, value) in parameters.running.values.values() {
+        let name = format!("{RUNNING}{name}");
+        specs.push(TensorSpec { name, encoding: Encoding::F32, shape: value.shape().to_vec() });
+        values.push(Source::Tensor(value));
+    }
     let needed = specs.iter().map(|s| 4 * s.shape.iter().product::<usize>() as u64).sum::<u64>() + (1 << 20);
     let target = directory(folder, progress.step);
     let options = OutputOptions { force: true, needed, ..OutputOptions::default() };
@@ -187,21 +194,21 @@ pub fn load(path: &Path, identity: &Value, parameters: &mut Parameters) -> Resul
     }
     let file = Checkpoint::open(path.join(TENSORS))?;
     let cpu = Device::cpu();
+    let read = |name: &str, shape: &[usize]| -> Result<Vec<f32>> {
+        let info = file.info(name)?;
+        if info.shape != shape {
+            let message =
+                format!("tensor \"{}\" has shape {:?}; {shape:?} was expected", info.name, info.shape);
+            return Err(file_error(path, message));
+        }
+        let all = 0..info.shape.first().copied().unwrap_or(1);
+        Ok(file.decode_rows(info, all)?)
+    };
+    for (name, value) in parameters.running.values.values_mut() {
+        *value = Tensor::from_f32(read(&format!("{RUNNING}{name}"), value.shape())?, value.shape(), &cpu)?;
+    }
     for p in &mut parameters.list {
-        let read = |group: &str| -> Result<Vec<f32>> {
-            let info = file.info(&format!("{group}{}", p.name))?;
-            if info.shape != p.value.shape() {
-                let message = format!(
-                    "tensor \"{}\" has shape {:?}; {:?} was expected",
-                    info.name,
-                    info.shape,
-                    p.value.shape()
-                );
-                return Err(file_error(path, message));
-            }
-            let all = 0..info.shape.first().copied().unwrap_or(1);
-            Ok(file.decode_rows(info, all)?)
-        };
+        let read = |group: &str| read(&format!("{group}{}", p.name), p.value.shape());
         let value = Tensor::from_f32(read(WEIGHT)?, p.value.shape(), &cpu)?;
         let damaged = || TrainError::Unfit(format!("the state of `{}` is damaged", p.name));
         let state = match &p.state {

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use crate::error::Result;
 use crate::optimiser::{Rule, State};
+use crate::running::Running;
 
 /// A tensor that moves.
 #[derive(Clone, Debug)]
@@ -31,6 +32,8 @@ pub struct Parameters {
     pub list: Vec<Parameter>,
     /// Which of them are tensors of the student's graph.
     pub of_graph: BTreeMap<TensorId, usize>,
+    /// Statistics that follow the batches; empty where BatchNorms stay as they are.
+    pub running: Running,
 }
 
 impl Parameters {
@@ -79,8 +82,9 @@ pub(crate) struct Weights<'a> {
 
 impl WeightProvider for Weights<'_> {
     fn get(&self, id: TensorId) -> pomona_exec::Result<Tensor> {
-        match self.parameters.of_graph.get(&id).and_then(|i| self.parameters.list.get(*i)) {
-            Some(p) => Ok(p.value.clone()),
+        let learnt = self.parameters.of_graph.get(&id).and_then(|i| self.parameters.list.get(*i));
+        match learnt.map(|p| &p.value).or_else(|| self.parameters.running.get(id)) {
+            Some(value) => Ok(value.clone()),
             None => self.frozen.get(id),
         }
     }

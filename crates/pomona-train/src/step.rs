@@ -2,11 +2,13 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use pomona_exec::{
-    Device, ExecError, Feeds, Mode, Options, Tensor, WeightProvider, Wrt, evaluate, gradients_of_loss,
+    BatchMoments, ChannelMoments, Device, ExecError, Feeds, Mode, Options, Tensor, WeightProvider, Wrt,
+    evaluate, gradients_of_loss,
 };
-use pomona_graph::{Graph, Op, ValueId};
+use pomona_graph::{BatchStatistics, Graph, Node, Op, ValueId};
 use pomona_task::empty_states;
 use serde::Serialize;
 
@@ -79,11 +81,13 @@ pub(crate) fn take(
     let names = resolve::names(works.losses);
     let mut terms = vec![0.0; names.len()];
     let mut gradients: Vec<Option<Tensor>> = vec![None; parameters.list.len()];
+    let mut moments = Vec::with_capacity(batches.len());
     for (i, batch) in batches.iter().enumerate() {
         let share = batch.units as f64 / units.max(1) as f64;
         let seed = draw(works.course.seed, step, i as u64);
         let found = micro(works, parameters, batch, share, seed)?;
         terms.iter_mut().zip(&found.losses).for_each(|(t, l)| *t += l);
+        moments.push(found.moments);
         for (at, gradient) in found.gradients {
             let sum = &mut gradients[at];
             match sum {
@@ -107,6 +111,7 @@ pub(crate) fn take(
         let decay = if p.decays { works.course.weight_decay } else { 0.0 };
         works.course.rule.step(&mut p.value, gradient, &mut p.state, rate, decay)?;
     }
+    moments.iter().try_for_each(|seen| parameters.running.follow(seen))?;
     if let Some(decay) = works.course.average {
         parameters.average(decay, step)?;
     }
@@ -123,8 +128,8 @@ pub(crate) fn hold(
 ) -> Result<f64> {
     let picks: Vec<usize> = (0..source.samples()).collect();
     let (mut sum, mut units) = (0.0, 0);
-    for some in picks.chunks(batch.max(1)) {
-        let made = source.batch(some)?;
+    for (first, some) in picks.chunks(batch.max(1)).enumerate() {
+        let made = source.batch(some, first as u64)?;
         let (feeds, seen) = given(works, &made)?;
         let weights = Weights { parameters, frozen: works.student.weights };
         let wanted = works.losses.student_values();
@@ -148,6 +153,8 @@ fn draw(seed: u64, step: u64, micro: u64) -> u64 {
 struct Micro {
     losses: Vec<f64>,
     gradients: Vec<(usize, Tensor)>,
+    /// What BatchNorms saw.
+    moments: BTreeMap<String, ChannelMoments>,
 }
 
 fn micro(works: &Works<'_>, parameters: &Parameters, batch: &Batch, share: f64, seed: u64) -> Result<Micro> {
@@ -155,11 +162,13 @@ fn micro(works: &Works<'_>, parameters: &Parameters, batch: &Batch, share: f64, 
     let weights = Weights { parameters, frozen: works.student.weights };
     let tensors = parameters.graph_tensors();
     let wrt = Wrt { values: &[], weights: &tensors };
-    // Batches' own statistics would leave the running ones, which the output is run with, behind.
-    let measured = works.student.graph.nodes.iter().any(|n| matches!(n.op, Op::BatchNorm { .. }));
-    let mode = if measured { Mode::Inference } else { Mode::Training { seed } };
+    // Where they do not follow, batches' own statistics would leave the running ones, which the output is run with, behind.
+    let left = |n: &Node| matches!(n.op, Op::BatchNorm { statistics: BatchStatistics::Running, .. });
+    let stays = parameters.running.is_empty() && works.student.graph.nodes.iter().any(left);
+    let mode = if stays { Mode::Inference } else { Mode::Training { seed } };
     let checkpoints = works.course.kept_values(works.student.graph);
-    let options = Options { mode, checkpoints, ..Options::default() };
+    let moments = (!parameters.running.is_empty()).then(|| Arc::new(BatchMoments::default()));
+    let options = Options { mode, checkpoints, moments: moments.clone(), ..Options::default() };
     let wanted = works.losses.student_values();
     let kept: RefCell<Option<std::result::Result<Outcome, TrainError>>> = RefCell::new(None);
     let upstream = |values: &[Tensor]| match works.losses.measure(values, &seen, batch, share, parameters) {
@@ -182,7 +191,11 @@ fn micro(works: &Works<'_>, parameters: &Parameters, batch: &Batch, share: f64, 
     };
     let (found, outcome) = outcome;
     let of_graph = found.weights.into_iter().filter_map(|(id, g)| Some((*parameters.of_graph.get(&id)?, g)));
-    Ok(Micro { losses: outcome.losses, gradients: of_graph.chain(outcome.projections).collect() })
+    Ok(Micro {
+        losses: outcome.losses,
+        gradients: of_graph.chain(outcome.projections).collect(),
+        moments: moments.map(|m| m.take()).unwrap_or_default(),
+    })
 }
 
 /// What the student is fed, and what the losses read of the teacher.

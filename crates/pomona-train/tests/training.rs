@@ -34,8 +34,8 @@ impl Source for InOrder {
         self.windows.samples()
     }
 
-    fn batch(&self, picks: &[usize]) -> Result<Batch> {
-        self.windows.batch(&picks.iter().map(|p| self.place[*p]).collect::<Vec<_>>())
+    fn batch(&self, picks: &[usize], draw: u64) -> Result<Batch> {
+        self.windows.batch(&picks.iter().map(|p| self.place[*p]).collect::<Vec<_>>(), draw)
     }
 
     fn fingerprint(&self) -> String {

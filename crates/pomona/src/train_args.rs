@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use pomona_task::TextRange;
-use pomona_train::data::Layout;
+use pomona_train::data::{Augment, Layout};
 use pomona_train::{Decay, Pattern, Term, Warmup};
 
 use crate::args::{WriteOptions, at_least};
@@ -38,7 +38,8 @@ impl From<DecayName> for Decay {
 #[derive(Clone, Debug, Args)]
 pub struct TrainOptions {
     /// Training data, FILE or FILE:FROM-TO in lines, several allowed: text, JSON lines or a JSON list of records, or a .json of
-    /// token windows under `training`
+    /// token windows under `training`; for other networks one .safetensors file of inputs and `target`, or one folder of pictures
+    /// (a folder a class, or pairs) or of recordings
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
     pub data: Vec<TextRange>,
     /// Data on which the loss is measured now and then, and which are not trained on
@@ -54,7 +55,14 @@ pub struct TrainOptions {
     /// (prompt, completion), chat (messages)
     #[arg(long, default_value = "auto", value_parser = layout)]
     pub layout: Layout,
-    /// Tokens of a window or, at most, of an example
+    /// What may happen to pictures each time they are trained on: flip (half of them, left to right), shift=PIXELS (up to so many,
+    /// each way), or both with a comma
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "CHANGES", value_parser = augment)]
+    pub augment: Augment,
+    /// Of pairs of pictures the second goes in and the first should come out
+    #[arg(long)]
+    pub reverse_pairs: bool,
+    /// Tokens of a window or, at most, of an example; numbers of a waveform
     #[arg(long, default_value_t = 256, value_parser = at_least::<1>)]
     pub seq: usize,
     /// Samples that run together
@@ -108,6 +116,9 @@ pub struct TrainOptions {
     /// Run each block forward once more for its gradients and keep only the blocks' ends meanwhile: less memory, more time
     #[arg(long)]
     pub gradient_checkpointing: bool,
+    /// Leave the running statistics of BatchNorms as they are, and normalise by them. They stay too where only a part is trained
+    #[arg(long)]
+    pub freeze_statistics: bool,
     /// Of the order of the data, of dropout, of new weights
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
@@ -214,6 +225,10 @@ fn betas(s: &str) -> Result<[f32; 2], String> {
     let found = s.split_once(',').and_then(|(a, b)| Some([a.trim().parse().ok()?, b.trim().parse().ok()?]));
     let found = found.filter(|b: &[f32; 2]| b.iter().all(|b| (0.0..1.0).contains(b)));
     found.ok_or_else(|| format!("`{s}`: two numbers from 0 to below 1 (0.9,0.999) were expected"))
+}
+
+fn augment(s: &str) -> Result<Augment, String> {
+    s.parse()
 }
 
 fn layout(s: &str) -> Result<Layout, String> {

@@ -3,7 +3,8 @@
 
 mod common;
 
-use common::{Folder, filters, png};
+use common::media::png;
+use common::{Folder, filters};
 use insta::{assert_snapshot, with_settings};
 
 const VIT: &str = r#"{"architecture": "vit_tiny_patch16_224", "num_classes": 5, "torch_dtype": "float32", "model_args":

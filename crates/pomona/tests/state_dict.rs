@@ -3,7 +3,8 @@
 
 mod common;
 
-use common::{Folder, filters, png};
+use common::media::png;
+use common::{Folder, filters};
 use insta::{assert_snapshot, with_settings};
 
 /// `net.th` with its config beside it as `net.json`, `bare.pth` without one, `module.pth`, and pictures.

@@ -6,7 +6,7 @@ use pomona_graph::{Activation, BatchStatistics, Slot};
 use super::Call;
 use crate::burn_types::{ActivationOps, B, D, FloatTensorOps};
 use crate::error::Result;
-use crate::evaluate::Mode;
+use crate::evaluate::{ChannelMoments, Mode};
 use crate::kernels::{self, After, Loops, Moments, Planes, Slice};
 use crate::tensor::Tensor;
 
@@ -188,6 +188,20 @@ fn affine(x: Tensor, weight: Option<Tensor>, bias: Option<Tensor>) -> Result<Ten
     Ok(Tensor::float(y, x.device()))
 }
 
+/// Tells whoever keeps running statistics what this batch was like.
+fn tell(c: &Call<'_>, p: Planes, moments: &[Moments], eps: f64) {
+    let Some(to) = &c.options.moments else { return };
+    let variance = |m: &Moments| ((1.0 / f64::from(m.scale).powi(2) - f64::from(eps as f32)).max(0.0)) as f32;
+    to.tell(
+        &c.node.path,
+        ChannelMoments {
+            mean: moments.iter().map(|m| m.mean).collect(),
+            variance: moments.iter().map(variance).collect(),
+            count: p.batch * p.space,
+        },
+    );
+}
+
 /// BatchNorm, and an activation behind it.
 pub(super) fn batch_norm(
     c: &Call<'_>,
@@ -215,6 +229,9 @@ pub(super) fn batch_norm(
             let a = Affine::new(s, has, p.channels);
             let loops = then.and_then(Loops::of);
             let moments = given.unwrap_or_else(|| kernels::batch_moments(&s[0], p, eps as f32));
+            if own {
+                tell(c, p, &moments, eps);
+            }
             let y = kernels::batch_norm(&s[0], p, a.after(loops), &moments);
             let x = s[0].clone();
             let back = move |above: &[f32], _: &[bool]| {
@@ -228,6 +245,9 @@ pub(super) fn batch_norm(
         }
     }
     let normal = if own {
+        if c.options.moments.is_some() {
+            tell(c, p, &kernels::batch_moments(&x.to_f32()?, p, eps as f32), eps);
+        }
         // Channels first, everything else behind them, so that one reduction covers batch and space.
         let mut axes: Vec<usize> = (0..rank).collect();
         axes.swap(0, 1);

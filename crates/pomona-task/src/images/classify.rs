@@ -4,12 +4,10 @@ use std::ops::Range;
 
 use pomona_exec::{Device, Feeds, Options, Tensor, evaluate};
 use pomona_graph::{Graph, ValueId, ValueType};
-use rayon::prelude::*;
 
-use super::picture::Picture;
 use super::preprocess::Preprocessing;
-use super::set::ImageSet;
 use crate::error::{Result, TaskError};
+use crate::labelled::LabelledFiles;
 use crate::loss::{nll_gradient, nll_rows};
 use crate::objective::{Objective, SampleLoss, Weights};
 
@@ -18,7 +16,7 @@ const LOGITS: &str = "logits";
 /// Labelled pictures as a model takes them. Files are decoded when they are fed.
 #[derive(Clone, Debug)]
 pub struct Classification {
-    set: ImageSet,
+    set: LabelledFiles,
     preprocessing: Preprocessing,
 }
 
@@ -53,7 +51,7 @@ impl Accuracy {
 }
 
 /// The only input of the graph, which must be a batch of pictures `[batch, channels, height, width]`.
-pub(super) fn picture_port(graph: &Graph) -> Result<ValueId> {
+pub fn picture_port(graph: &Graph) -> Result<ValueId> {
     let is_picture = |v: ValueId| {
         let value = graph.value(v);
         value.shape.len() == 4 && value.ty == ValueType::Float
@@ -73,42 +71,18 @@ pub(super) fn picture_port(graph: &Graph) -> Result<ValueId> {
 
 impl Classification {
     /// Pictures for a network.
-    pub fn new(set: ImageSet, preprocessing: Preprocessing) -> Self {
+    pub fn new(set: LabelledFiles, preprocessing: Preprocessing) -> Self {
         Self { set, preprocessing }
     }
 
     /// The pictures.
-    pub fn set(&self) -> &ImageSet {
+    pub fn set(&self) -> &LabelledFiles {
         &self.set
     }
 
     /// How pictures become the network's input.
     pub fn preprocessing(&self) -> &Preprocessing {
         &self.preprocessing
-    }
-
-    fn batch(&self, samples: Range<usize>, device: &Device) -> Result<Tensor> {
-        let files = &self.set.files[samples];
-        let read = |file: &std::path::PathBuf| {
-            let picture = Picture::read(file)?;
-            let fail = |message| TaskError::Data { path: file.clone(), message };
-            self.preprocessing.apply(&picture).map_err(fail)
-        };
-        let pictures: Vec<(Vec<f32>, [usize; 2])> = files.par_iter().map(read).collect::<Result<_>>()?;
-        let sides = pictures.first().map_or([0, 0], |p| p.1);
-        if let Some(i) = pictures.iter().position(|p| p.1 != sides) {
-            let [h, w] = pictures[i].1;
-            return Err(TaskError::Data {
-                path: files[i].clone(),
-                message: format!(
-                    "is {w} x {h} pixels and others of the batch {} x {}: evaluate with --batch 1",
-                    sides[1], sides[0]
-                ),
-            });
-        }
-        let shape = [files.len(), self.preprocessing.channels(), sides[0], sides[1]];
-        let values = pictures.into_iter().flat_map(|p| p.0).collect();
-        Ok(Tensor::from_f32(values, &shape, device)?)
     }
 
     fn rows(&self, samples: Range<usize>, output: &Tensor) -> Result<usize> {
@@ -133,7 +107,7 @@ impl Objective for Classification {
     }
 
     fn feeds(&self, graph: &Graph, samples: Range<usize>, device: &Device) -> Result<Feeds> {
-        Ok(Feeds::from([(picture_port(graph)?, self.batch(samples, device)?)]))
+        Ok(Feeds::from([(picture_port(graph)?, self.preprocessing.read(&self.set.files[samples], device)?)]))
     }
 
     fn output(&self) -> &str {

@@ -1,6 +1,7 @@
 //! JPEG and PNG files as 8-bit RGB.
 
 use std::io::Cursor;
+use std::ops::Range;
 use std::path::Path;
 
 use zune_core::colorspace::ColorSpace;
@@ -39,6 +40,13 @@ impl Picture {
         }
         let bytes = std::fs::read(path).map_err(|e| fail(e.to_string()))?;
         Picture::decode(&bytes).map_err(fail)
+    }
+
+    /// Some of its columns.
+    pub fn columns(&self, range: Range<usize>) -> Picture {
+        let row = |row: &[u8]| row.get(range.start * 3..range.end * 3).unwrap_or_default().to_vec();
+        let pixels = self.pixels.chunks_exact((self.width * 3).max(1)).flat_map(row).collect();
+        Picture { width: range.len(), height: self.height, pixels }
     }
 
     /// Decodes the bytes of a JPEG or PNG file; the error is a sentence without the file.

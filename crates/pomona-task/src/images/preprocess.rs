@@ -1,8 +1,12 @@
 //! How a model wants its pictures: preprocessor_config.json of transformers, `pretrained_cfg` of timm, or the same keys
 //! beside an `architecture`.
 
+use std::path::Path;
+
+use pomona_exec::{Device, Tensor};
 use pomona_graph::Graph;
 use pomona_models::Component;
+use rayon::prelude::*;
 use serde_json::Value;
 
 use super::picture::Picture;
@@ -77,6 +81,50 @@ impl Preprocessing {
     /// Channels of the result.
     pub fn channels(&self) -> usize {
         self.mean.len()
+    }
+
+    /// What black becomes in each channel.
+    pub fn black(&self) -> Vec<f32> {
+        self.mean.iter().zip(&self.deviation).map(|(m, d)| (-m / d) as f32).collect()
+    }
+
+    /// For people, and to tell one from another.
+    pub fn describe(&self) -> String {
+        let sizing = match self.sizing {
+            Sizing::Keep => "as they are".to_owned(),
+            Sizing::Exact([h, w]) => format!("{w} x {h}"),
+            Sizing::Shortest(n) => format!("shorter side {n}"),
+        };
+        let crop = self.crop.map_or_else(String::new, |[h, w]| format!(" cropped to {w} x {h}"));
+        let list = |v: &[f64]| v.iter().map(|x| format!("{x:.4}")).collect::<Vec<_>>().join(" ");
+        let (mean, deviation) = (list(&self.mean), list(&self.deviation));
+        format!("{sizing}{crop} ({:?}), mean {mean}, deviation {deviation}", self.filter)
+    }
+
+    /// Files as one tensor `[files, channels, height, width]`, decoded side by side.
+    ///
+    /// # Errors
+    /// [`TaskError::Data`] where a file is no picture, is smaller than the crop, or differs in size from the others.
+    pub fn read<P: AsRef<Path> + Sync>(&self, files: &[P], device: &Device) -> Result<Tensor> {
+        let read = |file: &P| {
+            let path = file.as_ref();
+            let fail = |message| TaskError::Data { path: path.to_owned(), message };
+            self.apply(&Picture::read(path)?).map_err(fail)
+        };
+        let pictures: Vec<(Vec<f32>, [usize; 2])> = files.par_iter().map(read).collect::<Result<_>>()?;
+        let sides = pictures.first().map_or([0, 0], |p| p.1);
+        if let Some(i) = pictures.iter().position(|p| p.1 != sides) {
+            let [h, w] = pictures[i].1;
+            return Err(TaskError::Data {
+                path: files[i].as_ref().to_owned(),
+                message: format!(
+                    "is {w} x {h} pixels and others of the batch {} x {}: use --batch 1",
+                    sides[1], sides[0]
+                ),
+            });
+        }
+        let shape = [files.len(), self.channels(), sides[0], sides[1]];
+        Ok(Tensor::from_f32(pictures.into_iter().flat_map(|p| p.0).collect(), &shape, device)?)
     }
 
     /// A picture as `[channels, height, width]`, row-major, with its height and width.

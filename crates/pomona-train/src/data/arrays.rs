@@ -30,7 +30,7 @@ impl Source for Arrays {
         self.data.samples()
     }
 
-    fn batch(&self, picks: &[usize]) -> Result<Batch> {
+    fn batch(&self, picks: &[usize], _: u64) -> Result<Batch> {
         let cpu = Device::cpu();
         let samples = picks
             .iter()

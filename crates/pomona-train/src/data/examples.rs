@@ -65,7 +65,7 @@ impl Source for Examples {
         self.examples.len()
     }
 
-    fn batch(&self, picks: &[usize]) -> Result<Batch> {
+    fn batch(&self, picks: &[usize], _: u64) -> Result<Batch> {
         let some: Vec<&Example> = picks.iter().filter_map(|p| self.examples.get(*p)).collect();
         let length = some.iter().map(|e| e.ids.len() - 1).max().unwrap_or(1);
         let (mut ids, mut targets) = (Vec::new(), Vec::new());
@@ -128,7 +128,7 @@ mod tests {
         let pairs = [pair("ab", "c"), pair("a", "bcd"), pair("abcdefgh", "i")];
         let examples = Examples::new(&pairs, 6, Some(2), &encode, &[]).unwrap();
         assert_eq!((examples.samples(), examples.dropped), (2, 1));
-        let batch = examples.batch(&[0, 1]).unwrap();
+        let batch = examples.batch(&[0, 1], 0).unwrap();
         let Target::Tokens(targets) = &batch.target else { unreachable!() };
         let byte = |c: char| c as u32;
         assert_eq!(

@@ -1,11 +1,15 @@
 //! What a training reads: samples by number, and batches of them.
 
 mod arrays;
+mod augment;
 mod examples;
+mod noised;
 mod order;
 mod packed;
+mod pictures;
 mod prefetch;
 mod records;
+mod sounds;
 
 use pomona_exec::Tensor;
 
@@ -13,11 +17,15 @@ use crate::error::Result;
 use crate::loss::Kind;
 
 pub use arrays::Arrays;
+pub use augment::Augment;
 pub use examples::Examples;
+pub use noised::{Beside, Frozen, Latents, Noised};
 pub use order::Order;
 pub use packed::Packed;
+pub use pictures::{Drawn, Pairs, Pictures};
 pub(crate) use prefetch::prefetched;
 pub use records::{Chat, Encode, Layout, Pair, Records, read_records};
+pub use sounds::Sounds;
 
 /// A token that no loss looks at.
 pub const IGNORED: u32 = u32::MAX;
@@ -48,16 +56,17 @@ pub struct Batch {
     pub from: String,
 }
 
-/// Samples by number. The same number always gives the same sample.
+/// Samples by number. The same number always gives the same sample; what is drawn for it follows from the draw.
 pub trait Source: Sync {
     /// Number of samples.
     fn samples(&self) -> usize;
 
-    /// Some samples together.
+    /// Some samples together. `draw` is the number of the batch in its run: noise, and whatever else is to differ from
+    /// epoch to epoch, follows from it, so that a resumed run draws the same.
     ///
     /// # Errors
     /// Where data are read late and cannot be.
-    fn batch(&self, picks: &[usize]) -> Result<Batch>;
+    fn batch(&self, picks: &[usize], draw: u64) -> Result<Batch>;
 
     /// Identity of the data: equal for equal samples.
     fn fingerprint(&self) -> String;
@@ -68,6 +77,11 @@ pub trait Source: Sync {
     /// The loss that fits what the data say; none where they say nothing.
     fn loss(&self) -> Option<Kind> {
         Some(Kind::CrossEntropy)
+    }
+
+    /// Bytes of what it keeps in memory beside samples: networks that encode them.
+    fn holds(&self) -> u64 {
+        0
     }
 
     /// What is counted beside samples.
@@ -95,8 +109,8 @@ impl Source for Few<'_> {
         self.picks.len()
     }
 
-    fn batch(&self, picks: &[usize]) -> Result<Batch> {
-        self.of.batch(&picks.iter().filter_map(|p| self.picks.get(*p).copied()).collect::<Vec<_>>())
+    fn batch(&self, picks: &[usize], draw: u64) -> Result<Batch> {
+        self.of.batch(&picks.iter().filter_map(|p| self.picks.get(*p).copied()).collect::<Vec<_>>(), draw)
     }
 
     fn fingerprint(&self) -> String {

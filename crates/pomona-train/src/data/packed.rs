@@ -56,7 +56,7 @@ impl Source for Packed {
         (self.stream.len() + self.stride - self.length - 1) / self.stride
     }
 
-    fn batch(&self, picks: &[usize]) -> Result<Batch> {
+    fn batch(&self, picks: &[usize], _: u64) -> Result<Batch> {
         let mut ids = Vec::with_capacity(picks.len() * self.length);
         let mut targets = Vec::with_capacity(picks.len() * self.length);
         for &pick in picks {
@@ -101,14 +101,14 @@ mod tests {
     fn every_token_but_the_first_is_predicted_once() {
         let packed = Packed::new((0..23).collect(), 5, &[]).unwrap();
         assert_eq!(packed.samples(), 4);
-        let batch = packed.batch(&[0, 1, 2, 3]).unwrap();
+        let batch = packed.batch(&[0, 1, 2, 3], 0).unwrap();
         let Target::Tokens(targets) = &batch.target else { unreachable!() };
         assert_eq!(*targets, (1..21).collect::<Vec<_>>());
         assert_eq!(batch.inputs[0].1.as_i64().unwrap(), (0..20).collect::<Vec<i64>>());
         let ids = vec![vec![1, 2, 3], vec![4, 5, 6]];
         let given = Packed::windows(&pomona_task::Windows::new(ids, String::new()));
         assert_eq!(given.samples(), 2);
-        let Target::Tokens(targets) = given.batch(&[0, 1]).unwrap().target else { unreachable!() };
+        let Target::Tokens(targets) = given.batch(&[0, 1], 0).unwrap().target else { unreachable!() };
         assert_eq!(targets, [2, 3, 5, 6]);
         assert!(Packed::new((0..5).collect(), 5, &[]).is_err());
         assert!(Packed::new((0..6).collect(), 5, &[]).is_ok());

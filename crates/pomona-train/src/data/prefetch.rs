@@ -22,7 +22,8 @@ pub(crate) fn prefetched<R>(
             let mut order = Order::new(seed, source.samples());
             for step in first.. {
                 let micro = (0..accumulate as u64).map(|i| step * accumulate as u64 + i);
-                let made: Result<Vec<Batch>> = micro.map(|n| source.batch(&order.batch(n, batch))).collect();
+                let made: Result<Vec<Batch>> =
+                    micro.map(|n| source.batch(&order.batch(n, batch), n)).collect();
                 let failed = made.is_err();
                 if give.send(made).is_err() || failed {
                     break;

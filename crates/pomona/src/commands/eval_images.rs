@@ -6,7 +6,8 @@ use std::time::Instant;
 use anyhow::Result;
 use pomona_exec::Device;
 use pomona_models::{Component, Model};
-use pomona_task::images::{self, Classification, ImageSet, Logits, Preprocessing, accuracy};
+use pomona_task::images::{self, Classification, Logits, Preprocessing, accuracy};
+use pomona_task::{LabelledFiles, Media};
 use pomona_task::{ModelWeights, Objective, Residence};
 
 use crate::args::{Eval, Usage};
@@ -15,7 +16,11 @@ use crate::ui::Ui;
 
 pub fn top1(a: &Eval, model: &Model, ui: &Ui) -> Result<()> {
     let component = model.only()?;
-    let set = ImageSet::open(pictures(a, "top1", "pictures in a folder for each class")?, &component.config)?;
+    let set = LabelledFiles::open(
+        pictures(a, "top1", "pictures in a folder for each class")?,
+        &component.config,
+        Media::Pictures,
+    )?;
     let on = prepared(a, set, component, ui)?;
     let device = Device::cpu();
     let weights = ModelWeights::new(component, &device, Residence::Memory);
@@ -49,7 +54,7 @@ pub fn agreement(a: &Eval, model: &Model, ui: &Ui) -> Result<()> {
     check_runs(&reference)?;
     let dense = reference.only()?;
     // Both see what the reference wants to see.
-    let on = prepared(a, ImageSet::unlabelled(data)?, dense, ui)?;
+    let on = prepared(a, LabelledFiles::unlabelled(data, Media::Pictures)?, dense, ui)?;
     if Preprocessing::of(component)? != *on.preprocessing() {
         ui.say(format!("{}: asks for other pictures than {}", a.model.display(), against.display()));
     }
@@ -111,7 +116,7 @@ fn pictures<'a>(a: &'a Eval, task: &str, what: &str) -> Result<&'a Path, Usage> 
 }
 
 /// The pictures that are asked for, as a model wants them.
-fn prepared(a: &Eval, set: ImageSet, component: &Component, ui: &Ui) -> Result<Classification> {
+fn prepared(a: &Eval, set: LabelledFiles, component: &Component, ui: &Ui) -> Result<Classification> {
     let set = a.samples.map_or_else(|| set.clone(), |n| set.even(n));
     let preprocessing = Preprocessing::of(component)?;
     ui.say(format!("pictures are prepared as {} says", preprocessing.source));

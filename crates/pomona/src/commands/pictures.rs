@@ -3,7 +3,8 @@
 use anyhow::{Result, bail};
 use pomona_exec::Device;
 use pomona_models::{Component, Model};
-use pomona_task::images::{Classification, ImageSet, Preprocessing};
+use pomona_task::images::{Classification, Preprocessing};
+use pomona_task::{LabelledFiles, Media};
 use pomona_task::{ModelWeights, Objective, TensorData};
 
 use crate::args::{ScoreOptions, Usage};
@@ -49,7 +50,7 @@ pub fn seen(
     if path.is_dir() || path.extension().is_some_and(|e| e == "csv") {
         let preprocessing = Preprocessing::of(part)?;
         ui.say(format!("pictures are prepared as {} says", preprocessing.source));
-        let set = ImageSet::unlabelled(path)?.drawn(options.pictures(), options.seed);
+        let set = LabelledFiles::unlabelled(path, Media::Pictures)?.drawn(options.pictures(), options.seed);
         return Ok(Box::new(Classification::new(set, preprocessing)));
     }
     Ok(Box::new(TensorData::read(path, &part.graph, options.pictures())?))

@@ -1,6 +1,9 @@
 //! A folder with a small model, in which the program runs.
 #![allow(dead_code, clippy::unwrap_used, reason = "tests; each file uses its part")]
 
+pub mod media;
+pub mod runs;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -116,41 +119,6 @@ impl Folder {
 fn entries(path: &Path) -> Vec<String> {
     let name = |e: std::io::Result<std::fs::DirEntry>| e.unwrap().file_name().to_string_lossy().into_owned();
     std::fs::read_dir(path).unwrap().map(name).collect()
-}
-
-/// A grey PNG of 8 x 8 pixels, stored without compression.
-pub fn png(seed: u8) -> Vec<u8> {
-    fn crc(bytes: &[u8]) -> u32 {
-        let step = |c: u32, _: u32| if c & 1 == 1 { 0xEDB8_8320 ^ (c >> 1) } else { c >> 1 };
-        !bytes.iter().fold(!0, |c, b| (0..8).fold(c ^ u32::from(*b), step))
-    }
-    let mut raw = Vec::new();
-    for y in 0..8_u32 {
-        raw.push(0);
-        raw.extend((0..8_u32).map(|x| ((u32::from(seed) + 3) * (x * 37 + y * 101 + 11) % 256) as u8));
-    }
-    let (mut a, mut b) = (1_u32, 0_u32);
-    for v in &raw {
-        a = (a + u32::from(*v)) % 65521;
-        b = (b + a) % 65521;
-    }
-    let mut data = vec![0x78, 1, 1];
-    data.extend((raw.len() as u16).to_le_bytes());
-    data.extend((!(raw.len() as u16)).to_le_bytes());
-    data.extend(&raw);
-    data.extend((b << 16 | a).to_be_bytes());
-    let mut out = b"\x89PNG\r\n\x1a\n".to_vec();
-    for (kind, body) in [
-        (b"IHDR", [&[0, 0, 0, 8, 0, 0, 0, 8, 8, 0, 0, 0, 0][..]].concat()),
-        (b"IDAT", data),
-        (b"IEND", vec![]),
-    ] {
-        out.extend((body.len() as u32).to_be_bytes());
-        let named = [&kind[..], &body].concat();
-        out.extend(&named);
-        out.extend(crc(&named).to_be_bytes());
-    }
-    out
 }
 
 /// What differs from run to run and from machine to machine: times, rates, free memory, versions, the last digits of sums.

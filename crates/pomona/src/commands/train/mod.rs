@@ -20,8 +20,8 @@ use pomona_train::adapter::{self, LowRank, Site};
 use pomona_train::checkpoint;
 use pomona_train::data::Few;
 use pomona_train::{
-    Course, Ended, Kind, Limit, Losses, Network, Normalise, Parameters, Rule, Run, Schedule, Source, Term,
-    need, shared_prefix, train,
+    Course, Ended, Kind, Limit, Losses, Network, Normalise, Parameters, Rule, Run, Running, Schedule, Source,
+    Term, need, shared_prefix, train,
 };
 use serde_json::json;
 
@@ -77,11 +77,11 @@ fn run(job: &Job<'_>, ui: &Ui) -> Result<()> {
     });
     let teacher = teacher.transpose()?;
 
-    let source = data::read(&model, component, &o.data, o)?;
+    let source = data::read(&model, component, &o.data, (o, data::Use::Train))?;
     ui.say(format!("data: {}", source.describe()));
     let held = match o.valid.as_slice() {
         [] => None,
-        files => Some(data::read(&model, component, files, o)?),
+        files => Some(data::read(&model, component, files, (o, data::Use::HoldOut))?),
     };
     let held = held.as_deref().map(|held| Few::evenly(held, o.valid_samples));
     if let Some(held) = &held {
@@ -100,10 +100,14 @@ fn run(job: &Job<'_>, ui: &Ui) -> Result<()> {
         (&mut trained.parameters, &rule, o.seed),
     )?;
     let moving: BTreeSet<TensorId> = trained.parameters.of_graph.keys().copied().collect();
-    state_memory(&trained, &moving, &losses, &course, (o, component, teacher), ui)?;
+    state_memory(&trained, &moving, &losses, (&course, source.as_ref()), (o, component, teacher), ui)?;
 
     let device = Device::cpu();
     let frozen = ModelWeights::new(component, &device, Residence::Memory);
+    // What trains in part keeps the statistics that the rest was trained with.
+    if trained.low.is_none() && o.train.is_empty() && !o.freeze_statistics {
+        trained.parameters.running = Running::of(&trained.graph, &frozen)?;
+    }
     let taught = teacher.map(|t| ModelWeights::new(t, &device, Residence::Memory));
     let network = teacher.zip(taught.as_ref()).map(|(t, w)| Network { graph: &t.graph, weights: w });
     let shared = match network {
@@ -128,6 +132,7 @@ fn run(job: &Job<'_>, ui: &Ui) -> Result<()> {
         "data": source.fingerprint(), "model": component.fingerprint()?,
         "teacher": teacher.map(Component::fingerprint).transpose()?,
         "adapters": trained.low, "targets": o.lora_targets.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "running_statistics": trained.parameters.running.names().count(),
         "train": o.train.iter().map(ToString::to_string).collect::<Vec<_>>(),
     });
     let stop = signals()?;
@@ -257,7 +262,7 @@ fn state_memory(
     trained: &Trained,
     moving: &BTreeSet<TensorId>,
     losses: &Losses,
-    course: &Course,
+    (course, source): (&Course, &dyn Source),
     (o, component, teacher): (&TrainOptions, &Component, Option<&Component>),
     ui: &Ui,
 ) -> Result<()> {
@@ -265,7 +270,7 @@ fn state_memory(
     let elements = trained.parameters.elements();
     let buffers =
         course.rule.buffers() + u64::from(course.average.is_some()) + u64::from(course.accumulate > 1);
-    let need = need(
+    let mut need = need(
         &trained.graph,
         (moving, elements),
         buffers,
@@ -273,6 +278,7 @@ fn state_memory(
         (losses.student_values(), &teachers),
         &course.kept_values(&trained.graph),
     )?;
+    need.weights = need.weights.saturating_add(source.holds());
     let free = memory_available();
     ui.say(format!(
         "trains {} parameters of a model of {}; memory: about {} (weights {}, optimizer {}, activations {}, outputs {})",

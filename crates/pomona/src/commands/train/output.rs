@@ -9,7 +9,7 @@ use pomona_graph::Recipe;
 use pomona_models::{Change, Model, SaveOptions, save, stock_names};
 use pomona_report::{Align, Line, LineChart, Table, line_chart, units};
 use pomona_train::adapter;
-use pomona_train::checkpoint::{self, AVERAGE, TENSORS, WEIGHT};
+use pomona_train::checkpoint::{self, AVERAGE, RUNNING, TENSORS, WEIGHT};
 use pomona_train::log::read_lines;
 use pomona_train::{Finished, Losses};
 use serde_json::{Value, json};
@@ -94,7 +94,10 @@ impl Written<'_> {
             None => {
                 let of_graph = self.trained.parameters.of_graph.values();
                 let names = of_graph.map(|i| &self.trained.parameters.list[*i].name);
-                names.map(|n| (n.clone(), Change::Replaced(format!("{group}{n}")))).collect()
+                let learnt = names.map(|n| (n.as_str(), group));
+                let followed = self.trained.parameters.running.names().map(|n| (n, RUNNING));
+                let all = learnt.chain(followed);
+                all.map(|(n, group)| (n.to_owned(), Change::Replaced(format!("{group}{n}")))).collect()
             }
         };
         let mut model = open_model(self.job.model)?;

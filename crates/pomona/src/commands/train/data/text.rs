@@ -1,10 +1,10 @@
-//! Training data for a model, from files.
+//! Text for language models: windows, packed documents, prompts with responses.
 
 use anyhow::{Result, bail};
+use pomona_models::Model;
 use pomona_models::tokenizer::{ChatMessage, ChatOptions, Tokenizer};
-use pomona_models::{Component, Model};
-use pomona_task::{TaskError, TensorData, TextRange, holds_windows, token_windows};
-use pomona_train::data::{Arrays, Examples, Packed, Pair, Records, read_records};
+use pomona_task::{TaskError, TextRange, holds_windows, token_windows};
+use pomona_train::data::{Examples, Packed, Pair, Records, read_records};
 use pomona_train::{Source, TrainError};
 
 use crate::args::Usage;
@@ -12,22 +12,7 @@ use crate::context::{tokenizer, vocabulary};
 use crate::train_args::TrainOptions;
 
 /// Reads all files.
-pub fn read(
-    model: &Model,
-    component: &Component,
-    files: &[TextRange],
-    o: &TrainOptions,
-) -> Result<Box<dyn Source>> {
-    let graph = &component.graph;
-    if graph.output("logits").is_none() || graph.input("input_ids").is_none() {
-        let [TextRange { path, lines: None }] = files else {
-            bail!(Usage(format!(
-                "`{}` is no language model: --data is one .safetensors file with its inputs by name and `target`",
-                component.architecture
-            )));
-        };
-        return Ok(Box::new(Arrays::new(TensorData::read(path, graph, usize::MAX)?, graph)));
-    }
+pub fn read(model: &Model, files: &[TextRange], o: &TrainOptions) -> Result<Box<dyn Source>> {
     if let [one] = files
         && holds_windows(&one.path)
     {

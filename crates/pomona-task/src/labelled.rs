@@ -1,4 +1,4 @@
-//! Labelled pictures: a folder for each class, or a table of files and labels.
+//! Labelled files of pictures or sounds: a folder for each class, or a table of files and labels.
 
 use std::path::{Path, PathBuf};
 
@@ -11,11 +11,50 @@ use crate::error::{Result, TaskError};
 
 /// Folders within folders that are looked into.
 const DEPTH: usize = 8;
-const EXTENSIONS: [&str; 3] = ["jpg", "jpeg", "png"];
+
+/// What files hold, told by the endings of their names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Media {
+    /// JPEG and PNG files.
+    Pictures,
+    /// WAV and FLAC files.
+    Sounds,
+}
+
+impl Media {
+    fn endings(self) -> &'static [&'static str] {
+        match self {
+            Media::Pictures => &["jpg", "jpeg", "png"],
+            Media::Sounds => &["wav", "flac"],
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Media::Pictures => "pictures",
+            Media::Sounds => "sounds",
+        }
+    }
+
+    /// `.jpg, .jpeg or .png`
+    fn listed(self) -> String {
+        let dotted: Vec<String> = self.endings().iter().map(|e| format!(".{e}")).collect();
+        match dotted.split_last() {
+            Some((last, rest)) => format!("{} or {last}", rest.join(", ")),
+            None => String::new(),
+        }
+    }
+
+    /// Whether a file's name has one of the endings.
+    pub fn holds(self, path: &Path) -> bool {
+        let ending = path.extension().and_then(|e| e.to_str()).map(str::to_lowercase);
+        ending.is_some_and(|e| self.endings().contains(&e.as_str()))
+    }
+}
 
 /// Files with the numbers of their classes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ImageSet {
+pub struct LabelledFiles {
     /// The files.
     pub files: Vec<PathBuf>,
     /// The class of each.
@@ -24,19 +63,19 @@ pub struct ImageSet {
     pub source: String,
 }
 
-impl ImageSet {
-    /// Pictures of a directory with a folder for each class, or of a `.csv` (also `labels.csv` in the directory) with a file
+impl LabelledFiles {
+    /// Files of a directory with a folder for each class, or of a `.csv` (also `labels.csv` in the directory) with a file
     /// and a label a line, file names relative to it.
     ///
     /// Classes have the numbers that the model's config gives their names (`label2id`); without it folders count from 0 in
     /// alphabetical order, and labels of a table are numbers.
     ///
     /// # Errors
-    /// [`TaskError::Data`] where there are no pictures, or a label has no number.
-    pub fn open(path: &Path, config: &Value) -> Result<ImageSet> {
+    /// [`TaskError::Data`] where there are no such files, or a label has no number.
+    pub fn open(path: &Path, config: &Value, media: Media) -> Result<LabelledFiles> {
         let table = if path.is_dir() { path.join("labels.csv") } else { path.to_owned() };
         if table.is_file() {
-            return from_table(&table, config);
+            return from_table(&table, config, media);
         }
         let mut classes = entries(path)?;
         classes.retain(|p| p.is_dir());
@@ -45,27 +84,28 @@ impl ImageSet {
         let (mut files, mut labels) = (Vec::new(), Vec::new());
         for (class, number) in classes.iter().zip(numbers) {
             let mut found = entries(class)?;
-            found.retain(|p| is_picture(p));
+            found.retain(|p| media.holds(p));
             labels.extend(vec![number; found.len()]);
             files.extend(found);
         }
         if files.is_empty() {
             let nested = classes.first().map(|c| c.join("*").display().to_string()).unwrap_or_default();
             return Err(fail(format!(
-                "has no pictures in its folders ({nested}): a folder of .jpg or .png files for each class was expected, or a \
-                 labels.csv"
+                "has no {} in its folders ({nested}): a folder of {} files for each class was expected, or a labels.csv",
+                media.name(),
+                media.listed()
             )));
         }
-        Ok(ImageSet { files, labels, source: name(path) })
+        Ok(LabelledFiles { files, labels, source: name(path) })
     }
 
-    /// All pictures of a directory and of the folders in it, or those of a `.csv`, without labels (all are 0).
+    /// All such files of a directory and of the folders in it, or those of a `.csv`, without labels (all are 0).
     ///
     /// # Errors
-    /// [`TaskError::Data`] where there are no pictures.
-    pub fn unlabelled(path: &Path) -> Result<ImageSet> {
+    /// [`TaskError::Data`] where there are none.
+    pub fn unlabelled(path: &Path, media: Media) -> Result<LabelledFiles> {
         if path.is_file() {
-            return from_table(path, &Value::Null);
+            return from_table(path, &Value::Null, media);
         }
         let mut files = Vec::new();
         let mut folders = vec![(path.to_owned(), 0)];
@@ -75,7 +115,7 @@ impl ImageSet {
                     // A link may lead back up.
                     true if depth < DEPTH => folders.push((entry, depth + 1)),
                     true => {}
-                    false if is_picture(&entry) => files.push(entry),
+                    false if media.holds(&entry) => files.push(entry),
                     false => {}
                 }
             }
@@ -83,14 +123,14 @@ impl ImageSet {
         if files.is_empty() {
             return Err(TaskError::Data {
                 path: path.to_owned(),
-                message: "has no .jpg or .png files, nor have the folders in it".to_owned(),
+                message: format!("has no {} files, nor have the folders in it", media.listed()),
             });
         }
         files.sort();
-        Ok(ImageSet { labels: vec![0; files.len()], files, source: name(path) })
+        Ok(LabelledFiles { labels: vec![0; files.len()], files, source: name(path) })
     }
 
-    /// Number of pictures.
+    /// Number of files.
     pub fn len(&self) -> usize {
         self.files.len()
     }
@@ -101,14 +141,14 @@ impl ImageSet {
     }
 
     /// `count` of them, evenly spaced in the order of classes and names.
-    pub fn even(&self, count: usize) -> ImageSet {
+    pub fn even(&self, count: usize) -> LabelledFiles {
         let n = self.len();
         let count = count.min(n);
         self.pick((0..count).map(|k| k * n / count.max(1)), format!("{}, {count} evenly spaced", self.source))
     }
 
     /// `count` of them, drawn without replacement.
-    pub fn drawn(&self, count: usize, seed: u64) -> ImageSet {
+    pub fn drawn(&self, count: usize, seed: u64) -> LabelledFiles {
         let count = count.min(self.len());
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut chosen = sample(&mut rng, self.len(), count).into_vec();
@@ -116,39 +156,42 @@ impl ImageSet {
         self.pick(chosen.into_iter(), format!("{}, {count} drawn with seed {seed}", self.source))
     }
 
-    fn pick(&self, indices: impl Iterator<Item = usize>, source: String) -> ImageSet {
+    fn pick(&self, indices: impl Iterator<Item = usize>, source: String) -> LabelledFiles {
         let (files, labels) = indices.map(|i| (self.files[i].clone(), self.labels[i])).unzip();
-        ImageSet { files, labels, source }
+        LabelledFiles { files, labels, source }
     }
 
-    /// BLAKE3 of the names, sizes and labels: equal for equal pictures.
+    /// BLAKE3 of the names, sizes and labels: equal for equal files.
     pub fn fingerprint(&self) -> String {
-        let mut hash = blake3::Hasher::new();
-        for (file, label) in self.files.iter().zip(&self.labels) {
-            let parent = file.parent().and_then(Path::file_name).unwrap_or_default();
-            hash.update(parent.as_encoded_bytes());
-            hash.update(file.file_name().unwrap_or_default().as_encoded_bytes());
-            hash.update(&std::fs::metadata(file).map_or(0, |m| m.len()).to_le_bytes());
-            hash.update(&label.to_le_bytes());
-        }
-        hash.finalize().to_hex().to_string()
+        fingerprint_of(self.files.iter().zip(self.labels.iter().copied()), false)
     }
+}
+
+/// BLAKE3 of the names of files and of their folders, their sizes, a number of each, and whether they are turned round.
+pub(crate) fn fingerprint_of<'a>(files: impl Iterator<Item = (&'a PathBuf, u32)>, turned: bool) -> String {
+    let mut hash = blake3::Hasher::new();
+    for (file, number) in files {
+        let parent = file.parent().and_then(Path::file_name).unwrap_or_default();
+        hash.update(parent.as_encoded_bytes());
+        hash.update(file.file_name().unwrap_or_default().as_encoded_bytes());
+        hash.update(&std::fs::metadata(file).map_or(0, |m| m.len()).to_le_bytes());
+        hash.update(&number.to_le_bytes());
+    }
+    if turned {
+        hash.update(b"turned");
+    }
+    hash.finalize().to_hex().to_string()
 }
 
 fn name(path: &Path) -> String {
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
-fn is_picture(path: &Path) -> bool {
-    let extension = path.extension().and_then(|e| e.to_str()).map(str::to_lowercase);
-    extension.is_some_and(|e| EXTENSIONS.contains(&e.as_str()))
-}
-
 /// What a directory holds, sorted by name.
-fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
     let fail = |e: std::io::Error| TaskError::Data {
         path: dir.to_owned(),
-        message: format!("cannot be listed ({e}): a directory with a folder for each class was expected"),
+        message: format!("cannot be listed ({e}): a directory was expected"),
     };
     let found: std::io::Result<Vec<PathBuf>> =
         std::fs::read_dir(dir).map_err(fail)?.map(|e| e.map(|e| e.path())).collect();
@@ -169,7 +212,7 @@ fn numbers(classes: &[PathBuf], config: &Value) -> Vec<u32> {
     known.unwrap_or_else(|| (0..classes.len() as u32).collect())
 }
 
-fn from_table(path: &Path, config: &Value) -> Result<ImageSet> {
+fn from_table(path: &Path, config: &Value, media: Media) -> Result<LabelledFiles> {
     let fail = |message: String| TaskError::Data { path: path.to_owned(), message };
     let text = std::fs::read_to_string(path).map_err(|e| fail(e.to_string()))?;
     let dir = path.parent().unwrap_or(Path::new("."));
@@ -186,7 +229,7 @@ fn from_table(path: &Path, config: &Value) -> Result<ImageSet> {
                 labels.push(n);
             }
             // The first line may name the columns.
-            None if i == 0 && !is_picture(Path::new(file)) => {}
+            None if i == 0 && !media.holds(Path::new(file)) => {}
             None => {
                 return Err(fail(format!(
                     "line {}: label \"{label}\" is not a number, and label2id of config.json has no such name",
@@ -196,7 +239,7 @@ fn from_table(path: &Path, config: &Value) -> Result<ImageSet> {
         }
     }
     if files.is_empty() {
-        return Err(fail("lists no pictures: a file and its label a line were expected".to_owned()));
+        return Err(fail(format!("lists no {}: a file and its label a line were expected", media.name())));
     }
-    Ok(ImageSet { files, labels, source: name(path) })
+    Ok(LabelledFiles { files, labels, source: name(path) })
 }
