@@ -72,6 +72,14 @@ pub struct Model {
 }
 
 impl Component {
+    /// The directory that it is or lies in.
+    pub fn directory(&self) -> &Path {
+        match self.path.is_dir() {
+            true => &self.path,
+            false => self.path.parent().unwrap_or(Path::new(".")),
+        }
+    }
+
     /// Whether only tensors are known, no computation: such a model can be inspected, cut by blocks and saved, not run.
     pub fn is_opaque(&self) -> bool {
         self.graph.nodes.is_empty()

@@ -1,16 +1,17 @@
 //! Pictures with captions: a metadata.jsonl in their folder, or a text file beside each.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde_json::Value;
 
 use crate::error::{Result, TaskError};
 use crate::labelled::{Media, entries};
+use crate::limited::text_limited;
 
 /// The table that Hugging Face's image folders have.
 const TABLE: &str = "metadata.jsonl";
 /// Largest table, and largest caption in a file of its own.
-const MAX_TABLE: u64 = 4 << 30;
+const MAX_TABLE: u64 = 1 << 30;
 const MAX_CAPTION: u64 = 1 << 20;
 
 /// Pictures, each with what it shows.
@@ -57,18 +58,10 @@ impl CaptionSet {
 
 type Both = (Vec<PathBuf>, Vec<String>);
 
-fn text(path: &Path, most: u64) -> Result<String> {
-    let fail = |message: String| TaskError::Data { path: path.to_owned(), message };
-    let size = std::fs::metadata(path).map_err(|e| fail(e.to_string()))?.len();
-    if size > most {
-        return Err(fail(format!("has {size} bytes; at most {most} were expected")));
-    }
-    std::fs::read_to_string(path).map_err(|e| fail(format!("cannot be read as text: {e}")))
-}
-
 fn listed(folder: &Path, table: &Path) -> Result<Both> {
     let (mut files, mut captions) = (Vec::new(), Vec::new());
-    for (i, line) in text(table, MAX_TABLE)?.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()) {
+    for (i, line) in text_limited(table, MAX_TABLE)?.lines().enumerate().filter(|(_, l)| !l.trim().is_empty())
+    {
         let fail = |what: &str| TaskError::Data {
             path: table.to_owned(),
             message: format!("line {}: {what}; {{\"file_name\": ..., \"text\": ...}} was expected", i + 1),
@@ -77,6 +70,9 @@ fn listed(folder: &Path, table: &Path) -> Result<Both> {
         let get = |key: &str| value.get(key).and_then(Value::as_str);
         let name = get("file_name").ok_or_else(|| fail("has no `file_name`"))?;
         let caption = get("text").or_else(|| get("caption")).ok_or_else(|| fail("has no `text`"))?;
+        if !Path::new(name).components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir)) {
+            return Err(fail(&format!("{name} leads out of the folder")));
+        }
         let path = folder.join(name);
         if !path.is_file() {
             return Err(fail(&format!("{name} is not in the folder")));
@@ -97,7 +93,7 @@ fn beside(folder: &Path) -> Result<Both> {
                 message: format!("has no caption: neither {TABLE} nor a .txt file of its name is beside it"),
             });
         }
-        captions.push(text(&caption, MAX_CAPTION)?.trim().to_owned());
+        captions.push(text_limited(&caption, MAX_CAPTION)?.trim().to_owned());
         files.push(path);
     }
     Ok((files, captions))
@@ -127,6 +123,10 @@ mod tests {
         assert_ne!(found.fingerprint(), listed.fingerprint());
         put("metadata.jsonl", "{\"file_name\": \"c.png\", \"text\": \"a fox\"}");
         assert!(says().contains("metadata.jsonl: line 1: c.png is not in the folder"));
+        for out in ["../b.png", "/etc/passwd", "a/../../b.png"] {
+            put("metadata.jsonl", &format!("{{\"file_name\": \"{out}\", \"text\": \"a fox\"}}"));
+            assert!(says().contains("leads out of the folder"), "{out}");
+        }
         put("metadata.jsonl", "{\"file_name\": \"b.png\"}");
         assert!(says().contains("line 1: has no `text`"));
         put("metadata.jsonl", "[");

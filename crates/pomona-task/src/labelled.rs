@@ -8,7 +8,10 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 
 use crate::error::{Result, TaskError};
+use crate::limited::text_limited;
 
+/// Largest table of files and labels.
+const MAX_TABLE: u64 = 1 << 30;
 /// Folders within folders that are looked into.
 const DEPTH: usize = 8;
 
@@ -77,26 +80,42 @@ impl LabelledFiles {
         if table.is_file() {
             return from_table(&table, config, media);
         }
-        let mut classes = entries(path)?;
-        classes.retain(|p| p.is_dir());
-        let fail = |message: String| TaskError::Data { path: path.to_owned(), message };
-        let numbers = numbers(&classes, config);
-        let (mut files, mut labels) = (Vec::new(), Vec::new());
-        for (class, number) in classes.iter().zip(numbers) {
-            let mut found = entries(class)?;
-            found.retain(|p| media.holds(p));
-            labels.extend(vec![number; found.len()]);
-            files.extend(found);
+        let classes = folders(path, media)?;
+        let numbers = numbers(path, &classes, config)?;
+        let mut out = LabelledFiles { files: Vec::new(), labels: Vec::new(), source: name(path) };
+        for ((_, files), number) in classes.into_iter().zip(numbers) {
+            out.labels.extend(vec![number; files.len()]);
+            out.files.extend(files);
         }
-        if files.is_empty() {
-            let nested = classes.first().map(|c| c.join("*").display().to_string()).unwrap_or_default();
-            return Err(fail(format!(
-                "has no {} in its folders ({nested}): a folder of {} files for each class was expected, or a labels.csv",
-                media.name(),
-                media.listed()
-            )));
+        Ok(out)
+    }
+
+    /// A directory's classes and their numbers, as [`LabelledFiles::open`] numbers them; none for a table.
+    ///
+    /// # Errors
+    /// [`TaskError::Data`] as [`LabelledFiles::open`].
+    pub fn classes(path: &Path, config: &Value, media: Media) -> Result<Vec<(String, u32)>> {
+        if path.is_file() || path.join("labels.csv").is_file() {
+            return Ok(Vec::new());
         }
-        Ok(LabelledFiles { files, labels, source: name(path) })
+        let classes = folders(path, media)?;
+        let numbers = numbers(path, &classes, config)?;
+        Ok(classes.into_iter().map(|(class, _)| class).zip(numbers).collect())
+    }
+
+    /// Fails where a label is none of a network's classes.
+    ///
+    /// # Errors
+    /// [`TaskError::Unfit`], with both numbers.
+    pub fn check(&self, classes: Option<i64>) -> Result<()> {
+        let largest = self.labels.iter().max().copied().unwrap_or(0);
+        match classes.filter(|c| i64::from(largest) >= *c) {
+            None => Ok(()),
+            Some(classes) => Err(TaskError::Unfit(format!(
+                "{} has label {largest}, and the model tells {classes} classes apart: do data and model belong together?",
+                self.source
+            ))),
+        }
     }
 
     /// All such files of a directory and of the folders in it, or those of a `.csv`, without labels (all are 0).
@@ -172,8 +191,10 @@ pub(crate) fn fingerprint_of<'a>(files: impl Iterator<Item = (&'a PathBuf, u32)>
     let mut hash = blake3::Hasher::new();
     for (file, number) in files {
         let parent = file.parent().and_then(Path::file_name).unwrap_or_default();
-        hash.update(parent.as_encoded_bytes());
-        hash.update(file.file_name().unwrap_or_default().as_encoded_bytes());
+        for part in [parent, file.file_name().unwrap_or_default()] {
+            hash.update(&(part.len() as u64).to_le_bytes());
+            hash.update(part.as_encoded_bytes());
+        }
         hash.update(&std::fs::metadata(file).map_or(0, |m| m.len()).to_le_bytes());
         hash.update(&number.to_le_bytes());
     }
@@ -207,14 +228,53 @@ fn known(config: &Value, label: &str) -> Option<u32> {
     id.as_u64().and_then(|n| u32::try_from(n).ok())
 }
 
-fn numbers(classes: &[PathBuf], config: &Value) -> Vec<u32> {
-    let known: Option<Vec<u32>> = classes.iter().map(|c| known(config, &name(c))).collect();
-    known.unwrap_or_else(|| (0..classes.len() as u32).collect())
+/// A folder's name, and the files in it.
+type Class = (String, Vec<PathBuf>);
+
+/// The folders of a directory that hold such files.
+fn folders(path: &Path, media: Media) -> Result<Vec<Class>> {
+    let mut out = Vec::new();
+    let mut nested = String::new();
+    for class in entries(path)?.into_iter().filter(|p| p.is_dir()) {
+        let mut found = entries(&class)?;
+        found.retain(|p| media.holds(p));
+        if found.is_empty() {
+            nested = class.join("*").display().to_string();
+        } else {
+            out.push((name(&class), found));
+        }
+    }
+    if out.is_empty() {
+        let message = format!(
+            "has no {} in its folders ({nested}): a folder of {} files for each class was expected, or a labels.csv",
+            media.name(),
+            media.listed()
+        );
+        return Err(TaskError::Data { path: path.to_owned(), message });
+    }
+    Ok(out)
+}
+
+fn numbers(path: &Path, classes: &[Class], config: &Value) -> Result<Vec<u32>> {
+    let found: Vec<Option<u32>> = classes.iter().map(|(class, _)| known(config, class)).collect();
+    if found.iter().all(Option::is_none) {
+        return Ok((0..classes.len() as u32).collect());
+    }
+    let strangers = classes.iter().zip(&found).filter(|(_, n)| n.is_none());
+    let strangers: Vec<&str> = strangers.map(|((class, _), _)| class.as_str()).collect();
+    if strangers.is_empty() {
+        return Ok(found.into_iter().flatten().collect());
+    }
+    let message = format!(
+        "has the folders {}, which are no classes of the model, beside others that are: label2id of its config names them",
+        strangers.join(", ")
+    );
+    Err(TaskError::Data { path: path.to_owned(), message })
 }
 
 fn from_table(path: &Path, config: &Value, media: Media) -> Result<LabelledFiles> {
     let fail = |message: String| TaskError::Data { path: path.to_owned(), message };
-    let text = std::fs::read_to_string(path).map_err(|e| fail(e.to_string()))?;
+    let text = text_limited(path, MAX_TABLE)?;
     let dir = path.parent().unwrap_or(Path::new("."));
     let (mut files, mut labels) = (Vec::new(), Vec::new());
     for (i, line) in text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()) {
@@ -225,7 +285,11 @@ fn from_table(path: &Path, config: &Value, media: Media) -> Result<LabelledFiles
         let number = label.parse::<u32>().ok().or_else(|| known(config, label));
         match number {
             Some(n) => {
-                files.push(dir.join(file));
+                let file = dir.join(file);
+                if !file.is_file() {
+                    return Err(fail(format!("line {}: {} is not there", i + 1, file.display())));
+                }
+                files.push(file);
                 labels.push(n);
             }
             // The first line may name the columns.

@@ -13,6 +13,7 @@ pub mod images;
 mod labelled;
 mod language;
 mod likelihood;
+mod limited;
 mod loss;
 mod noise;
 mod objective;

@@ -5,6 +5,29 @@ use serde_json::Value;
 /// Most steps that a schedule may have.
 const MAX_STEPS: u64 = 100_000;
 
+/// Schedulers whose configs describe the noise by betas, without the ending of their names.
+const DISCRETE: [&str; 19] = [
+    "DDIM",
+    "DDIMInverse",
+    "DDIMParallel",
+    "DDPM",
+    "DDPMParallel",
+    "DEISMultistep",
+    "DPMSolverMultistep",
+    "DPMSolverMultistepInverse",
+    "DPMSolverSDE",
+    "DPMSolverSinglestep",
+    "EulerAncestralDiscrete",
+    "EulerDiscrete",
+    "HeunDiscrete",
+    "KDPM2AncestralDiscrete",
+    "KDPM2Discrete",
+    "LCM",
+    "LMSDiscrete",
+    "PNDM",
+    "UniPCMultistep",
+];
+
 /// What the network's output stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Prediction {
@@ -30,12 +53,16 @@ impl NoiseSchedule {
     /// `trained_betas`, `prediction_type` and `rescale_betas_zero_snr`, with diffusers' values where they are not there.
     ///
     /// # Errors
-    /// A sentence about the first key that is not understood. Schedulers of flows and of continuous noise are refused by name.
+    /// A sentence about the first key that is not understood. Schedulers that are not known to have betas (those of flows and of
+    /// continuous noise) are refused by name.
     pub fn from_config(config: &Value) -> Result<NoiseSchedule, String> {
         let class = config.get("_class_name").and_then(Value::as_str).unwrap_or("");
-        if let Some(kind) = ["Flow", "EDM", "VE", "Consistency"].iter().find(|k| class.contains(**k)) {
+        let name = class.strip_suffix("Scheduler").unwrap_or(class);
+        let flow = config.get("use_flow_sigmas").and_then(Value::as_bool).unwrap_or(false);
+        if flow || !(class.is_empty() || DISCRETE.contains(&name)) {
             return Err(format!(
-                "`{class}` has no discrete schedule of betas ({kind}): training by it is not there"
+                "`{class}` is not known as a scheduler of a discrete schedule of betas: training by it is not there; known are {}",
+                DISCRETE.join(", ")
             ));
         }
         let number = |key: &str, usual: f64| match config.get(key).filter(|v| !v.is_null()) {
@@ -57,7 +84,8 @@ impl NoiseSchedule {
         let schedule = config.get("beta_schedule").and_then(Value::as_str).unwrap_or("linear");
         let mut betas: Vec<f64> = match (config.get("trained_betas").filter(|v| !v.is_null()), schedule) {
             (Some(list), _) => {
-                let read = list.as_array().map(|l| l.iter().filter_map(Value::as_f64).collect::<Vec<_>>());
+                let read =
+                    list.as_array().and_then(|l| l.iter().map(Value::as_f64).collect::<Option<Vec<_>>>());
                 read.filter(|l| l.len() >= 2 && l.len() as u64 <= MAX_STEPS)
                     .ok_or("`trained_betas` is no list of numbers")?
             }
@@ -77,6 +105,12 @@ impl NoiseSchedule {
         }
         if config.get("rescale_betas_zero_snr").and_then(Value::as_bool).unwrap_or(false) {
             betas = without_signal_at_the_end(&betas);
+            if betas.iter().any(|b| !b.is_finite()) {
+                return Err(
+                    "the betas cannot be rescaled to end without signal: they leave none on the way, or all"
+                        .to_owned(),
+                );
+            }
         }
         let prediction = match config.get("prediction_type").and_then(Value::as_str).unwrap_or("epsilon") {
             "epsilon" => Prediction::Epsilon,
@@ -201,6 +235,14 @@ mod tests {
     fn what_is_not_understood_is_named() {
         let says = |c: Value| NoiseSchedule::from_config(&c).unwrap_err();
         assert!(says(json!({"_class_name": "FlowMatchEulerDiscreteScheduler"})).contains("FlowMatchEuler"));
+        assert!(says(json!({"_class_name": "KarrasVeScheduler"})).contains("KarrasVe"));
+        assert!(
+            says(json!({"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": true}))
+                .contains("UniPC")
+        );
+        assert!(says(json!({"trained_betas": [0.1, "x"]})).contains("trained_betas"));
+        let none = json!({"trained_betas": [0.0, 0.0], "rescale_betas_zero_snr": true});
+        assert!(says(none).contains("cannot be rescaled"));
         assert!(says(json!({"beta_schedule": "sigmoid"})).contains("\"sigmoid\""));
         assert!(says(json!({"num_train_timesteps": 1})).contains("num_train_timesteps"));
         assert!(says(json!({"beta_end": 2})).contains("`beta_end` is 2"));

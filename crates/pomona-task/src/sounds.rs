@@ -1,9 +1,10 @@
-//! WAV and FLAC files as numbers between -1 and 1.
+//! WAV and FLAC files as numbers, whole ones scaled to -1 to 1.
 
 use std::io::Cursor;
 use std::path::Path;
 
 use crate::error::{Result, TaskError};
+use crate::limited::read_limited;
 
 /// Largest file that is read.
 const MAX_BYTES: u64 = 256 << 20;
@@ -15,7 +16,7 @@ const MAX_NUMBERS: usize = 1 << 28;
 pub struct Sound {
     /// Numbers a second.
     pub rate: u32,
-    /// Between -1 and 1; several channels are averaged.
+    /// Between -1 and 1 where the file holds whole numbers, else as the file has them; several channels are averaged.
     pub values: Vec<f32>,
 }
 
@@ -26,12 +27,7 @@ impl Sound {
     /// [`TaskError::Data`] where the file is neither, is damaged, holds nothing, or is too large.
     pub fn read(path: &Path) -> Result<Sound> {
         let fail = |message: String| TaskError::Data { path: path.to_owned(), message };
-        let size = std::fs::metadata(path).map_err(|e| fail(e.to_string()))?.len();
-        if size > MAX_BYTES {
-            return Err(fail(format!("has {size} bytes; a recording of at most {MAX_BYTES} was expected")));
-        }
-        let bytes = std::fs::read(path).map_err(|e| fail(e.to_string()))?;
-        Sound::decode(&bytes).map_err(fail)
+        Sound::decode(&read_limited(path, MAX_BYTES)?).map_err(fail)
     }
 
     /// Decodes the bytes of a file; the error is a sentence without the file.
@@ -79,14 +75,28 @@ fn flac(bytes: &[u8]) -> Decoded {
     let mut reader = claxon::FlacReader::new(Cursor::new(bytes)).map_err(damaged)?;
     let info = reader.streaminfo();
     let scale = 1.0 / 2_f64.powi(info.bits_per_sample.clamp(1, 32) as i32 - 1);
+    let channels = info.channels;
+    let said = info.samples.map(|n| n.saturating_mul(u64::from(channels)));
     let mut values = Vec::new();
-    for value in reader.samples() {
-        if values.len() == MAX_NUMBERS {
+    let mut blocks = reader.blocks();
+    let mut room = Vec::new();
+    while let Some(block) = blocks.read_next_or_eof(room).map_err(damaged)? {
+        if block.channels() != channels {
+            return Err(format!("changes from {channels} to {} channels on the way", block.channels()));
+        }
+        if values.len() + (block.duration() * channels) as usize > MAX_NUMBERS {
             return Err(format!("holds more than {MAX_NUMBERS} numbers: cut it into shorter recordings"));
         }
-        values.push((f64::from(value.map_err(damaged)?) * scale) as f32);
+        for at in 0..block.duration() {
+            values.extend((0..channels).map(|c| (f64::from(block.sample(c, at)) * scale) as f32));
+        }
+        room = block.into_buffer();
     }
-    Ok((info.sample_rate, info.channels as usize, values))
+    // A file that was cut between two blocks looks whole but for this.
+    if let Some(said) = said.filter(|n| *n != values.len() as u64) {
+        return Err(format!("is a damaged FLAC file: {} numbers of {said} are there", values.len()));
+    }
+    Ok((info.sample_rate, channels as usize, values))
 }
 
 #[cfg(test)]
@@ -100,6 +110,50 @@ mod tests {
         values.iter().for_each(|v| writer.write_sample(*v).unwrap());
         writer.finalize().unwrap();
         bytes.into_inner()
+    }
+
+    /// A FLAC file of one channel of 16 bits, 4 blocks of 16 numbers, each written out: a stream's header, then frames with their sums.
+    fn flac_file(said: u64) -> Vec<u8> {
+        fn crc(bytes: &[u8], width: u32, poly: u32) -> u32 {
+            let (top, mask) = (1 << (width - 1), (1_u64 << width) as u32 - 1);
+            let step = |c: u32, _| if c & top == 0 { c << 1 } else { (c << 1) ^ poly } & mask;
+            bytes.iter().fold(0, |c, b| (0..8).fold(c ^ (u32::from(*b) << (width - 8)), step))
+        }
+        let mut out = b"fLaC".to_vec();
+        out.extend([0x80, 0, 0, 34, 0, 16, 0, 16, 0, 0, 0, 0, 0, 0]);
+        // 8000 numbers a second, one channel, 16 bits, how many.
+        let packed = 8000_u64 << 44 | 15 << 36 | said;
+        out.extend(packed.to_be_bytes());
+        out.extend([0; 16]);
+        for frame in 0..4_u8 {
+            let mut bytes = vec![0xFF, 0xF8, 0x64, 0x08, frame, 15];
+            bytes.push(crc(&bytes, 8, 0x07) as u8);
+            bytes.push(2);
+            (0..16_i16).for_each(|i| bytes.extend((i16::from(frame) * 1000 + i * 8).to_be_bytes()));
+            bytes.extend((crc(&bytes, 16, 0x8005) as u16).to_be_bytes());
+            out.extend(bytes);
+        }
+        out
+    }
+
+    #[test]
+    fn a_flac_file_is_whole_or_refused() {
+        let whole = flac_file(64);
+        let found = Sound::decode(&whole).unwrap();
+        assert_eq!((found.rate, found.values.len()), (8000, 64));
+        assert_eq!(found.values[17], 1008.0 / 32768.0);
+        for cut in 4..whole.len() {
+            let message = Sound::decode(&whole[..cut]).unwrap_err();
+            assert!(message.starts_with("is a damaged FLAC file"), "{cut}: {message}");
+        }
+        // A byte that is another one is found by the frames' sums, or was of no use.
+        for at in 4..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0x41;
+            if let Ok(found) = Sound::decode(&bytes) {
+                assert!(at < 42 && found.values.len() == 64, "{at}");
+            }
+        }
     }
 
     #[test]

@@ -113,10 +113,16 @@ pub fn save(folder: &Path, progress: &Progress, parameters: &Parameters) -> Resu
             put(AVERAGE, Source::Slice(average));
         }
     }
-    for (name, value) in parameters.running.values.values() {
-        let name = format!("{RUNNING}{name}");
-        specs.push(TensorSpec { name, encoding: Encoding::F32, shape: value.shape().to_vec() });
-        values.push(Source::Tensor(value));
+    for s in parameters.running.values.values() {
+        let mut put = |group: &str, value| {
+            let name = format!("{group}{}", s.name);
+            specs.push(TensorSpec { name, encoding: Encoding::F32, shape: s.value.shape().to_vec() });
+            values.push(value);
+        };
+        put(RUNNING, Source::Tensor(&s.value));
+        if let Some(average) = &s.average {
+            put(AVERAGE, Source::Slice(average));
+        }
     }
     let needed = specs.iter().map(|s| 4 * s.shape.iter().product::<usize>() as u64).sum::<u64>() + (1 << 20);
     let target = directory(folder, progress.step);
@@ -204,8 +210,12 @@ pub fn load(path: &Path, identity: &Value, parameters: &mut Parameters) -> Resul
         let all = 0..info.shape.first().copied().unwrap_or(1);
         Ok(file.decode_rows(info, all)?)
     };
-    for (name, value) in parameters.running.values.values_mut() {
-        *value = Tensor::from_f32(read(&format!("{RUNNING}{name}"), value.shape())?, value.shape(), &cpu)?;
+    for s in parameters.running.values.values_mut() {
+        let shape = s.value.shape().to_vec();
+        let average =
+            s.average.is_some().then(|| read(&format!("{AVERAGE}{}", s.name), &shape)).transpose()?;
+        s.value = Tensor::from_f32(read(&format!("{RUNNING}{}", s.name), &shape)?, &shape, &cpu)?;
+        s.average = average;
     }
     for p in &mut parameters.list {
         let read = |group: &str| read(&format!("{group}{}", p.name), p.value.shape());

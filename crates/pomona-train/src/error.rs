@@ -31,6 +31,18 @@ pub enum TrainError {
     /// Settings that do not go together, or not with the model.
     #[error("{0}")]
     Unfit(String),
+    /// Data that could not be had on the way.
+    #[error(
+        "{of}; the state after step {step} is kept in {path}: with the file put back as it was --resume goes on"
+    )]
+    DataLost {
+        /// The last step that was done.
+        step: u64,
+        /// The checkpoint.
+        path: PathBuf,
+        /// What went wrong.
+        of: Box<TrainError>,
+    },
     /// A loss or a gradient that is no number.
     #[error(
         "step {step}: {what} is not finite; the batch was {batch}; {kept}: try a smaller rate, a longer warm-up or clipping"

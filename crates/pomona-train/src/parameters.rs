@@ -56,13 +56,15 @@ impl Parameters {
         self.list.iter().map(|p| p.value.elements() as u64).sum()
     }
 
-    /// Moves every average: `average = decay * average + (1 - decay) * value`, the decay smaller in the first steps
+    /// Moves every average, those of running statistics among them: `average = decay * average + (1 - decay) * value`, the decay smaller in the first steps
     /// (`(1 + n) / (10 + n)`), so that the start is forgotten.
     pub(crate) fn average(&mut self, decay: f64, step: u64) -> Result<()> {
         let decay = decay.min((1 + step) as f64 / (10 + step) as f64) as f32;
-        for p in &mut self.list {
-            let Some(average) = &mut p.average else { continue };
-            p.value.with_f32(|v| {
+        let weights = self.list.iter_mut().map(|p| (&p.value, &mut p.average));
+        let statistics = self.running.values.values_mut().map(|s| (&s.value, &mut s.average));
+        for (value, average) in weights.chain(statistics) {
+            let Some(average) = average else { continue };
+            value.with_f32(|v| {
                 (average.par_chunks_mut(1 << 14), v.par_chunks(1 << 14)).into_par_iter().for_each(
                     |(a, v)| {
                         a.iter_mut().zip(v).for_each(|(a, v)| *a = decay * *a + (1.0 - decay) * v);

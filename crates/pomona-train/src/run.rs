@@ -155,7 +155,16 @@ pub fn train(
                 return Ok(Ended::Stopped);
             }
             let began = Instant::now();
-            let batches = batches.recv().map_err(|_| TrainError::Unfit("the data ended".to_owned()))??;
+            let made = batches.recv().map_err(|_| TrainError::Unfit("the data ended".to_owned()))?;
+            let batches = match made {
+                Ok(batches) => batches,
+                // Nothing that was learnt goes with a file that cannot be read.
+                Err(e) if progress.step > resumed_at => {
+                    let path = checkpoint::save(folder, &progress, parameters)?;
+                    return Err(TrainError::DataLost { step: progress.step, path, of: Box::new(e) });
+                }
+                Err(e) => return Err(e),
+            };
             let rate = run.course.schedule.at(run.course.limit.position(&progress));
             let taken = take(&works, parameters, &batches, (progress.step, rate))?;
             let taken = taken.map_err(|what| TrainError::NotFinite {

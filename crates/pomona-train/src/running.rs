@@ -17,20 +17,31 @@ struct Norm {
     variance: TensorId,
 }
 
+/// A mean or a variance.
+#[derive(Clone, Debug)]
+pub(crate) struct Statistic {
+    /// Name of the graph's tensor.
+    pub name: String,
+    /// What it is now.
+    pub value: Tensor,
+    /// Its exponential moving average, where the weights have one: weights and statistics that go together.
+    pub average: Option<Vec<f32>>,
+}
+
 /// The statistics of all BatchNorms of a graph.
 #[derive(Clone, Debug, Default)]
 pub struct Running {
     norms: Vec<Norm>,
-    /// Names and values.
-    pub(crate) values: BTreeMap<TensorId, (String, Tensor)>,
+    pub(crate) values: BTreeMap<TensorId, Statistic>,
 }
 
 impl Running {
-    /// Those of the graph's BatchNorms that normalise by running statistics when they are not trained.
+    /// Those of the graph's BatchNorms that normalise by running statistics when they are not trained; `averaged` where the
+    /// weights are.
     ///
     /// # Errors
     /// Where a weight cannot be had.
-    pub fn of(graph: &Graph, weights: &dyn WeightProvider) -> Result<Running> {
+    pub fn of(graph: &Graph, weights: &dyn WeightProvider, averaged: bool) -> Result<Running> {
         let mut out = Running::default();
         for (_, node) in graph.iter() {
             let Op::BatchNorm { momentum, statistics: BatchStatistics::Running, .. } = node.op else {
@@ -39,7 +50,9 @@ impl Running {
             let slots = (node.weights.get(&Slot::RunningMean), node.weights.get(&Slot::RunningVar));
             let (Some(&mean), Some(&variance)) = slots else { continue };
             for id in [mean, variance] {
-                out.values.insert(id, (graph.tensor(id).name.clone(), weights.get(id)?));
+                let value = weights.get(id)?;
+                let average = averaged.then(|| value.to_f32()).transpose()?;
+                out.values.insert(id, Statistic { name: graph.tensor(id).name.clone(), value, average });
             }
             out.norms.push(Norm { path: node.path.clone(), momentum, mean, variance });
         }
@@ -53,12 +66,12 @@ impl Running {
 
     /// Names of the tensors.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.values.values().map(|(name, _)| name.as_str())
+        self.values.values().map(|s| s.name.as_str())
     }
 
     /// A value that moves.
     pub(crate) fn get(&self, id: TensorId) -> Option<&Tensor> {
-        self.values.get(&id).map(|(_, t)| t)
+        self.values.get(&id).map(|s| &s.value)
     }
 
     /// `new = (1 - momentum) old + momentum seen`, as PyTorch: the variance without bias, so with one less in its divisor.
@@ -79,8 +92,8 @@ impl Running {
             for (id, new, scale) in
                 [(norm.mean, &found.mean, 1.0), (norm.variance, &found.variance, unbiased)]
             {
-                let Some((_, old)) = self.values.get_mut(&id) else { continue };
-                old.update(|old| {
+                let Some(old) = self.values.get_mut(&id) else { continue };
+                old.value.update(|old| {
                     for (o, n) in old.iter_mut().zip(new) {
                         *o = ((1.0 - norm.momentum) * f64::from(*o) + norm.momentum * scale * f64::from(*n))
                             as f32;

@@ -138,7 +138,7 @@ fn statistics_follow_as_pytorchs_do() {
         let dir = tempfile::tempdir().unwrap();
         let mut case = case(dir.path());
         case.course.recompute = recompute;
-        case.parameters.running = Running::of(&case.graph, &case.weights).unwrap();
+        case.parameters.running = Running::of(&case.graph, &case.weights, false).unwrap();
         let seen = run(&mut case, &dir.path().join("run"));
         for (step, (got, want)) in seen.iter().zip(case.golden["losses"].as_array().unwrap()).enumerate() {
             let want = want.as_f64().unwrap();
@@ -194,7 +194,7 @@ fn statistics_that_stay_are_what_the_network_is_trained_by() {
 fn a_variance_of_one_number_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let mut case = case(dir.path());
-    case.parameters.running = Running::of(&case.graph, &case.weights).unwrap();
+    case.parameters.running = Running::of(&case.graph, &case.weights, false).unwrap();
     let one = std::collections::BTreeMap::from([(
         "bn1".to_owned(),
         pomona_exec::ChannelMoments { mean: vec![0.0; 4], variance: vec![0.0; 4], count: 1 },

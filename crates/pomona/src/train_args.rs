@@ -38,8 +38,8 @@ impl From<DecayName> for Decay {
 #[derive(Clone, Debug, Args)]
 pub struct TrainOptions {
     /// Training data, FILE or FILE:FROM-TO in lines, several allowed: text, JSON lines or a JSON list of records, or a .json of
-    /// token windows under `training`; for other networks one .safetensors file of inputs and `target`, or one folder of pictures
-    /// (a folder a class, or pairs) or of recordings
+    /// token windows under `training`; for other networks one .safetensors file of inputs and `target`, one folder of pictures
+    /// (a folder a class, pairs, or captions) or of recordings, or one .csv of files and labels
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
     pub data: Vec<TextRange>,
     /// Data on which the loss is measured now and then, and which are not trained on
@@ -119,7 +119,7 @@ pub struct TrainOptions {
     /// Leave the running statistics of BatchNorms as they are, and normalise by them. They stay too where only a part is trained
     #[arg(long)]
     pub freeze_statistics: bool,
-    /// Of the order of the data, of dropout, of new weights
+    /// Of the order of the data, of dropout, noise and what --augment draws, of new weights
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
     /// A term of the loss, NAME[=WEIGHT][,SETTING=VALUE..], several allowed: cross-entropy, mse, l1; with a teacher kl

@@ -93,14 +93,39 @@ fn a_classifier_learns_from_folders_and_its_statistics_follow() {
         assert!(weights(&f, "again") == weights(&f, "out"), "after {signal}");
         ["again", "again.train"].iter().for_each(|name| std::fs::remove_dir_all(f.path(name)).unwrap());
     }
-    // A damaged picture is named, with what was kept, and nothing is written.
-    std::fs::write(f.path("train/flat/007.png"), "not a picture").unwrap();
+    // Held-out classes have the training data's numbers, whichever of them are there; others are refused.
+    std::fs::create_dir(f.path("some")).unwrap();
+    std::fs::rename(f.path("test/upright"), f.path("some/upright")).unwrap();
+    let held = |of: &'static str| {
+        let words = command("held", &["--force"])
+            .iter()
+            .map(|w| if *w == "test" { of } else { *w })
+            .collect::<Vec<_>>();
+        let done = f.document(&words);
+        std::fs::remove_dir_all(f.path("held.train")).unwrap();
+        done["held_out_last"].as_f64().unwrap()
+    };
+    assert!(held("some") < 0.5, "the class is known");
+    std::fs::rename(f.path("some/upright"), f.path("some/wavy")).unwrap();
+    let words = command("x", &[]).iter().map(|w| if *w == "test" { "some" } else { *w }).collect::<Vec<_>>();
+    assert!(says(&f, &words).contains("the folder wavy, a class that the training data do not have"));
+    // Averaged weights go with averaged statistics.
+    f.ok(&command("averaged", &["--ema", "0.5"]));
+    assert!(right("averaged") > 0.9);
+    // A damaged picture is named, what was learnt is kept, and nothing is written.
+    let whole = std::fs::read(f.path("train/flat/007.png")).unwrap();
+    std::fs::write(f.path("train/flat/007.png"), &whole[..whole.len() / 2]).unwrap();
     let message = says(&f, &command("broken", &[]));
-    assert!(
-        message.contains("train/flat/007.png") && message.contains("neither a JPEG nor a PNG"),
-        "{message}"
-    );
+    assert!(message.contains("train/flat/007.png: is a damaged PNG"), "{message}");
     assert!(!f.path("broken").exists());
+    let kept = lines(&f, "broken.train").len();
+    assert!(
+        kept == 0 || message.contains(&format!("the state after step {} is kept", kept - 1)),
+        "{kept}: {message}"
+    );
+    let usage =
+        f.run(&["finetune", "network", "--data", "train", "--reverse-pairs", "--steps", "1", "-o", "x"]);
+    assert_eq!(usage.status.code(), Some(2));
     let message = says(&f, &["finetune", "network", "--data", "empty", "--steps", "1", "-o", "x"]);
     assert!(message.contains("empty"), "{message}");
 }
@@ -156,6 +181,10 @@ fn a_generator_learns_from_pairs_wherever_they_are() {
     assert!(weights(&f, "back.out") != weights(&f, "joined.out"));
     finetuned(&f, "flipped.out", &["--data", "joined", "--augment", "flip"]);
     assert!(weights(&f, "flipped.out") != weights(&f, "joined.out"));
+    put(&f, "apart/A/03.jpg", b"x");
+    let message = says(&f, &["finetune", "network", "--data", "apart", "--steps", "1", "-o", "x"]);
+    assert!(message.contains("apart/A/03.png: and ") && message.contains("have one name"), "{message}");
+    std::fs::remove_file(f.path("apart/A/03.jpg")).unwrap();
     std::fs::remove_file(f.path("apart/B/03.png")).unwrap();
     let command = |data: &'static str| ["finetune", "network", "--data", data, "--steps", "1", "-o", "x"];
     let message = says(&f, &command("apart"));
@@ -188,6 +217,10 @@ fn a_network_of_waveforms_learns_from_recordings() {
     put(&f, "sounds/high/05.wav", &wav(16000, (0..300).map(|t| f64::from(t % 7) / 7.0)));
     let message = says(&f, &command);
     assert!(message.contains("05.wav: has 16000 numbers a second, and other recordings 8000"), "{message}");
+    put(&f, "fast/high/0.wav", &wav(16000, (0..300).map(|t| f64::from(t % 7) / 7.0)));
+    put(&f, "sounds/high/05.wav", &tone(1, 5, 300));
+    let message = says(&f, &[&command[..], &["--valid", "fast"]].concat());
+    assert!(message.contains("fast/high/0.wav: has 16000 numbers a second"), "{message}");
     let cut = tone(1, 5, 300);
     put(&f, "sounds/high/05.wav", &cut[..cut.len() - 101]);
     let message = says(&f, &command);

@@ -47,7 +47,7 @@ pub(crate) use recurrent::{Cell, Sequence, recurrent};
 pub(crate) use resample::{resample, turned};
 pub(crate) use rope::{Turn, rotate};
 pub(crate) use softmax::{softmax, softmax_back};
-pub(crate) use tape::{Slice, record, record_sharing, step};
+pub(crate) use tape::{Slice, record, record_sharing, seed, step};
 
 /// Rows that a task takes: enough work to pay for its scheduling.
 fn rows_per_task(width: usize) -> usize {

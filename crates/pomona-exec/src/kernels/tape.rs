@@ -164,6 +164,36 @@ pub(crate) fn record_sharing<F: FnOnce(Slice) -> Step>(
     }))
 }
 
+/// Hands a gradient to a tensor as it is: the elements are shared, not copied.
+#[derive(Debug)]
+struct Seed;
+
+impl Backward<Flex, 1> for Seed {
+    type State = FlexTensor;
+
+    fn backward(self, ops: Ops<FlexTensor, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        drop(grads.consume::<Flex>(&ops.node));
+        for parent in ops.parents.into_iter().flatten() {
+            grads.register::<Flex>(parent.id, ops.state.clone());
+        }
+    }
+}
+
+/// A number whose gradient for `out` is `above`. Its value is never worked out: nobody reads it. None on another device than the
+/// CPU, and where `out` is on no tape.
+pub(crate) fn seed(out: &Tensor, above: &Tensor) -> Result<Option<Tensor>> {
+    let both = (taped(out.as_float()?), plain(above.as_float()?));
+    let (Some(to), Some(above)) = both else { return Ok(None) };
+    let zero = flex(vec![0.0], Shape::new([1]));
+    let OpsKind::Tracked(prep) = Seed.prepare::<NoCheckpointing>([to.node()]).compute_bound().stateful()
+    else {
+        return Ok(None);
+    };
+    let loss = BackendTensor::Float(prep.finish(above, zero));
+    let loss = <D as DispatchKindConversion<Autodiff<Flex>>>::from_backend(loss);
+    Ok(Some(Tensor::float(loss, out.device())))
+}
+
 fn record_n<const N: usize, F: FnOnce(Slice) -> Step>(
     tensors: Vec<Taped>,
     shape: Shape,

@@ -1,6 +1,7 @@
 //! Pairs of pictures, what goes in and what should come out: side by side in one file, or in two folders under one name.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::picture::Picture;
@@ -115,10 +116,16 @@ impl PairSet {
 }
 
 fn apart(first: &Path, second: &Path) -> Result<Vec<Place>> {
-    let by_name = |folder: &Path| -> Result<BTreeMap<String, PathBuf>> {
-        let files = entries(folder)?.into_iter().filter(|p| Media::Pictures.holds(p));
-        let stem = |p: &PathBuf| p.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(files.map(|p| (stem(&p), p)).collect())
+    let by_name = |folder: &Path| -> Result<BTreeMap<OsString, PathBuf>> {
+        let mut out = BTreeMap::new();
+        for path in entries(folder)?.into_iter().filter(|p| Media::Pictures.holds(p)) {
+            let stem = path.file_stem().unwrap_or_default().to_owned();
+            if let Some(other) = out.insert(stem, path.clone()) {
+                let message = format!("and {} have one name: which is meant?", other.display());
+                return Err(TaskError::Data { path, message });
+            }
+        }
+        Ok(out)
     };
     let (a, mut b) = (by_name(first)?, by_name(second)?);
     let alone = |path: PathBuf, other: &Path| TaskError::Data {

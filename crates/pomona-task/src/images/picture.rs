@@ -10,9 +10,10 @@ use zune_jpeg::JpegDecoder;
 use zune_png::PngDecoder;
 
 use crate::error::{Result, TaskError};
+use crate::limited::read_limited;
 
 /// Longest side that is decoded: a header may ask for any.
-const MAX_SIDE: usize = 1 << 14;
+pub(super) const MAX_SIDE: usize = 1 << 14;
 /// Largest file that is read.
 const MAX_BYTES: u64 = 256 << 20;
 
@@ -34,12 +35,7 @@ impl Picture {
     /// [`TaskError::Data`] where the file is none of these, is damaged, or is larger than 16,384 pixels on a side.
     pub fn read(path: &Path) -> Result<Picture> {
         let fail = |message: String| TaskError::Data { path: path.to_owned(), message };
-        let size = std::fs::metadata(path).map_err(|e| fail(e.to_string()))?.len();
-        if size > MAX_BYTES {
-            return Err(fail(format!("has {size} bytes; a picture of at most {MAX_BYTES} was expected")));
-        }
-        let bytes = std::fs::read(path).map_err(|e| fail(e.to_string()))?;
-        Picture::decode(&bytes).map_err(fail)
+        Picture::decode(&read_limited(path, MAX_BYTES)?).map_err(fail)
     }
 
     /// Some of its columns.

@@ -9,7 +9,7 @@ use pomona_models::Component;
 use rayon::prelude::*;
 use serde_json::Value;
 
-use super::picture::Picture;
+use super::picture::{MAX_SIDE, Picture};
 use super::resample::{Filter, resample};
 use crate::error::{Result, TaskError};
 
@@ -59,9 +59,8 @@ impl Preprocessing {
     /// [`TaskError::Unfit`] where the graph has no picture as input or a value of the files is not understood.
     pub fn of(component: &Component) -> Result<Preprocessing> {
         let sides = sides(&component.graph)?;
-        let dir =
-            if component.path.is_dir() { Some(component.path.as_path()) } else { component.path.parent() };
-        if let Some(path) = dir.map(|d| d.join("preprocessor_config.json")).filter(|p| p.is_file()) {
+        let path = component.directory().join("preprocessor_config.json");
+        if path.is_file() {
             let fail = |message: String| TaskError::Data { path: path.clone(), message };
             let size = std::fs::metadata(&path).map_err(|e| fail(e.to_string()))?.len();
             if size > MAX_CONFIG {
@@ -96,9 +95,11 @@ impl Preprocessing {
             Sizing::Shortest(n) => format!("shorter side {n}"),
         };
         let crop = self.crop.map_or_else(String::new, |[h, w]| format!(" cropped to {w} x {h}"));
-        let list = |v: &[f64]| v.iter().map(|x| format!("{x:.4}")).collect::<Vec<_>>().join(" ");
-        let (mean, deviation) = (list(&self.mean), list(&self.deviation));
-        format!("{sizing}{crop} ({:?}), mean {mean}, deviation {deviation}", self.filter)
+        let (mean, deviation) = (&self.mean, &self.deviation);
+        format!(
+            "{sizing}{crop} ({:?}), mean {mean:?}, deviation {deviation:?} of bytes times {}",
+            self.filter, self.rescale as f32
+        )
     }
 
     /// Files as one tensor `[files, channels, height, width]`, decoded side by side.
@@ -136,6 +137,14 @@ impl Preprocessing {
                 // The longer side is rounded down.
                 let (w, h) = (picture.width, picture.height);
                 let (w, h) = if w <= h { (n, n * h / w) } else { (n * w / h, n) };
+                if w.max(h) > MAX_SIDE {
+                    return Err(format!(
+                        "is {} x {} pixels: with the shorter side resized to {n} the longer would be {}, above {MAX_SIDE}",
+                        picture.width,
+                        picture.height,
+                        w.max(h)
+                    ));
+                }
                 resample(picture, w, h, self.filter)
             }
         };

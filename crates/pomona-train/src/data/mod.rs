@@ -120,6 +120,18 @@ impl Source for Few<'_> {
     fn describe(&self) -> String {
         format!("{} of {}", self.picks.len(), self.of.describe())
     }
+
+    fn loss(&self) -> Option<Kind> {
+        self.of.loss()
+    }
+
+    fn holds(&self) -> u64 {
+        self.of.holds()
+    }
+
+    fn unit(&self) -> &'static str {
+        self.of.unit()
+    }
 }
 
 /// Rows of token ids of one length as the inputs of a language model.

@@ -62,7 +62,7 @@ impl<'a> Noised<'a> {
     /// encoders from another, `source` is for people.
     ///
     /// # Errors
-    /// Where the network has other inputs, or pictures or latents do not fit it.
+    /// Where the network has other inputs.
     pub fn new(
         graph: &Graph,
         (files, beside): (Vec<PathBuf>, Beside<'a>),
@@ -105,6 +105,12 @@ impl<'a> Noised<'a> {
         let [n, channels, height, width] = *moments.shape() else {
             return Err(TaskError::Unfit(format!("the auto-encoder gives {moments:?}")).into());
         };
+        if channels < 2 || height * width == 0 {
+            return Err(TaskError::Unfit(format!(
+                "the auto-encoder gives {moments:?}: means and variances were expected"
+            ))
+            .into());
+        }
         let half = channels / 2 * height * width;
         let mut values = Vec::with_capacity(n * half);
         let noise = gaussian(rng, n * half);

@@ -40,16 +40,7 @@ impl Pictures {
         drawn: Drawn,
     ) -> Result<Self> {
         let port = picture_port(graph)?;
-        let classes = graph.outputs.first().and_then(|p| graph.value(p.value).shape.last()?.as_int());
-        let largest = set.labels.iter().max().copied().unwrap_or(0);
-        if classes.is_some_and(|c| i64::from(largest) >= c) {
-            let message = format!(
-                "{} has label {largest}, and the model tells {} classes apart: do data and model belong together?",
-                set.source,
-                classes.unwrap_or(0)
-            );
-            return Err(TaskError::Unfit(message).into());
-        }
+        set.check(graph.outputs.first().and_then(|p| graph.value(p.value).shape.last()?.as_int()))?;
         Ok(Self { set, preprocessing, input: port_name(graph, port), drawn })
     }
 }
@@ -112,11 +103,12 @@ pub struct Pairs {
 }
 
 impl Pairs {
-    /// For a network from picture to picture. What its files say of its input holds (`given`); else pictures have its sizes,
-    /// and the range that its last activation has: 0 to 1 for a sigmoid, -1 to 1 for others.
+    /// For a network from picture to picture. Both pictures are resized to its sizes as wholes, so that they stay one above the
+    /// other, and have the range of its last activation: 0 to 1 for a sigmoid, -1 to 1 for others; what its files say of the
+    /// input's range (`given`) holds there.
     ///
     /// # Errors
-    /// Where the graph is no such network, or its sizes are not known.
+    /// Where the graph is no such network, its sizes are not known, or pictures of different sizes were to be shifted.
     pub fn new(set: PairSet, given: Option<Preprocessing>, graph: &Graph, drawn: Drawn) -> Result<Self> {
         let input = picture_port(graph)?;
         let unfit = |message: &str| TaskError::Unfit(format!("graph `{}` {message}", graph.name));
@@ -149,7 +141,17 @@ impl Pairs {
                 source: "the network's sizes and last activation".to_owned(),
             })
         };
-        let preprocessing = [given.map_or_else(|| of(input), Ok)?, of(output)?];
+        let [mut first, second] = [of(input)?, of(output)?];
+        if drawn.augment.shift > 0 && first.sizing != second.sizing {
+            return Err(unfit(
+                "takes and gives pictures of different sizes, which no shift in pixels keeps together",
+            )
+            .into());
+        }
+        if let Some(given) = given.filter(|g| g.channels() == first.channels()) {
+            first = Preprocessing { sizing: first.sizing, crop: None, ..given };
+        }
+        let preprocessing = [first, second];
         Ok(Self { set, preprocessing, input: port_name(graph, input), drawn })
     }
 }

@@ -27,11 +27,16 @@ pub struct Sounds {
 impl Sounds {
     /// For a network whose only input is `[batch, length]` or `[batch, 1, length]`; `length` is what it takes where its own
     /// is not fixed. Shorter recordings are filled with silence; of longer ones a stretch is taken that is drawn each time,
-    /// or the middle without a seed.
+    /// or the middle without a seed. All recordings have `rate`, or without it that of the first.
     ///
     /// # Errors
     /// Where the graph takes no waveforms, a label is none of its classes, or the first file cannot be read.
-    pub fn new(set: LabelledFiles, graph: &Graph, length: usize, seed: Option<u64>) -> Result<Self> {
+    pub fn new(
+        set: LabelledFiles,
+        graph: &Graph,
+        length: usize,
+        (rate, seed): (Option<u32>, Option<u64>),
+    ) -> Result<Self> {
         let unfit = |message: String| TaskError::Unfit(format!("graph `{}` {message}", graph.name));
         let [port] = graph.inputs.as_slice() else {
             return Err(unfit("has several inputs; one batch of waveforms was expected".to_owned()).into());
@@ -48,17 +53,9 @@ impl Sounds {
                 .into());
             }
         };
-        let classes = graph.outputs.first().and_then(|p| graph.value(p.value).shape.last()?.as_int());
-        let largest = set.labels.iter().max().copied().unwrap_or(0);
-        if classes.is_some_and(|c| i64::from(largest) >= c) {
-            return Err(unfit(format!(
-                "tells {} classes apart, and {} has label {largest}",
-                classes.unwrap_or(0),
-                set.source
-            ))
-            .into());
-        }
-        let rate = set.files.first().map(|f| Sound::read(f)).transpose()?.map_or(0, |s| s.rate);
+        set.check(graph.outputs.first().and_then(|p| graph.value(p.value).shape.last()?.as_int()))?;
+        let first = || set.files.first().map(|f| Sound::read(f)).transpose().map(|s| s.map_or(0, |s| s.rate));
+        let rate = rate.map_or_else(first, Ok)?;
         let length = last.as_int().and_then(|n| usize::try_from(n).ok()).unwrap_or(length);
         Ok(Self { set, rate, length, input: port.name.clone(), channel, seed })
     }
@@ -67,7 +64,7 @@ impl Sounds {
     fn read(&self, i: usize, place: f64) -> Result<Vec<f32>> {
         let path =
             self.set.files.get(i).ok_or_else(|| TaskError::Unfit(format!("recording {i} is not there")))?;
-        let Sound { rate, mut values } = Sound::read(path)?;
+        let Sound { rate, values } = Sound::read(path)?;
         if rate != self.rate {
             let message = format!(
                 "has {rate} numbers a second, and other recordings {}: bring all to one rate first",
@@ -77,9 +74,11 @@ impl Sounds {
         }
         let spare = values.len().saturating_sub(self.length);
         let from = ((spare + 1) as f64 * place) as usize;
-        values.drain(..from.min(spare));
-        values.resize(self.length, 0.0);
-        Ok(values)
+        // A copy of its own: what is left out of a long recording is not held while the batch is made.
+        let mut out = Vec::with_capacity(self.length);
+        out.extend_from_slice(&values[from.min(spare)..][..self.length.min(values.len())]);
+        out.resize(self.length, 0.0);
+        Ok(out)
     }
 }
 

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::Geometry;
 use super::padded::{Padded, View};
-use super::windows::{Filters, Taps, Windows};
+use super::windows::{Filters, Planes, Taps, Windows};
 use crate::kernels::gemm::{Matrix, Product, Start};
 use crate::kernels::math::sum;
 use crate::kernels::simd::simd;
@@ -159,6 +159,9 @@ fn phase_of(p: &Phase, above: &[f32], weight: &[f32], bias: Option<&[f32]>, g: &
 pub(super) fn weight(x: &[f32], above: &[f32], g: &Geometry, dw: &mut [f32]) {
     let (inputs, outputs, taps) = (g.inputs / g.groups, g.outputs / g.groups, g.taps());
     let depth = inputs * taps;
+    if taps == 1 && g.stride == [1, 1] && g.before == [0, 0] && g.size == g.out {
+        return weight_of_pixels(x, above, g, dw);
+    }
     // With the channels last, both factors' panels are copies.
     let x = channels_last(x, g.inputs, g.in_plane());
     let above = channels_last(above, g.outputs, g.out_plane());
@@ -185,6 +188,24 @@ pub(super) fn weight(x: &[f32], above: &[f32], g: &Geometry, dw: &mut [f32]) {
         product.run(&mut sums);
         let filters = dw.par_chunks_mut(depth.max(1)).zip(sums.par_chunks(depth.max(1)));
         filters.for_each(|(dw, sums)| turn(sums, inputs, taps, inputs, dw, taps));
+    }
+}
+
+/// Where every output pixel reads the input's pixel in its place and no other.
+fn weight_of_pixels(x: &[f32], above: &[f32], g: &Geometry, dw: &mut [f32]) {
+    let (inputs, outputs, plane) = (g.inputs / g.groups, g.outputs / g.groups, g.out_plane());
+    for (group, dw) in dw.chunks_mut((outputs * inputs).max(1)).enumerate() {
+        Product {
+            rows: outputs,
+            columns: inputs,
+            depth: g.batch * plane,
+            a: &Planes { data: above, channels: g.outputs, first: group * outputs, plane },
+            b: &Planes { data: x, channels: g.inputs, first: group * inputs, plane },
+            row_stride: inputs,
+            column: |j| j,
+            start: Start::Zero,
+        }
+        .run(dw);
     }
 }
 

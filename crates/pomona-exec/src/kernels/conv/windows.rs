@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::padded::{Padded, View};
-use crate::kernels::gemm::{Operand, copy_lanes};
+use crate::kernels::gemm::{Operand, copy_lanes, turn_rows};
 use crate::kernels::simd::Simd;
 
 /// Windows over padded planes: lanes are pixels of all samples, the depth is `(channel, tap)`.
@@ -46,6 +46,30 @@ impl Operand for Windows<'_> {
             if t == taps.len() {
                 (t, channel) = (0, channel + p.plane);
             }
+        }
+    }
+}
+
+/// Values with channels as lanes and the pixels of all samples as the depth, from planes as they are.
+pub(super) struct Planes<'a> {
+    pub data: &'a [f32],
+    /// Channels of a sample, and the first one that counts.
+    pub channels: usize,
+    pub first: usize,
+    /// Pixels of a plane.
+    pub plane: usize,
+}
+
+impl Operand for Planes<'_> {
+    #[inline(always)]
+    fn pack<S: Simd, const W: usize>(&self, first: usize, n: usize, depth: Range<usize>, out: &mut [f32]) {
+        let mut at = depth.start;
+        while at < depth.end {
+            let (sample, pixel) = (at / self.plane, at % self.plane);
+            let count = (self.plane - pixel).min(depth.end - at);
+            let data = &self.data[(sample * self.channels + self.first + first) * self.plane + pixel..];
+            turn_rows::<S, W>(data, self.plane, n, count, &mut out[(at - depth.start) * W..][..count * W]);
+            at += count;
         }
     }
 }

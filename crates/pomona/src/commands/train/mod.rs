@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use pomona_exec::{Device, Tensor, WeightProvider};
-use pomona_graph::{Graph, Role, TensorId};
+use pomona_graph::{BatchStatistics, Graph, Op, Role, TensorId};
 use pomona_models::{Component, Model, check_format};
 use pomona_report::units;
 use pomona_task::{ModelWeights, Residence};
@@ -100,13 +100,14 @@ fn run(job: &Job<'_>, ui: &Ui) -> Result<()> {
         (&mut trained.parameters, &rule, o.seed),
     )?;
     let moving: BTreeSet<TensorId> = trained.parameters.of_graph.keys().copied().collect();
-    state_memory(&trained, &moving, &losses, (&course, source.as_ref()), (o, component, teacher), ui)?;
+    let held_bytes = source.holds() + held.as_ref().map_or(0, Source::holds);
+    state_memory(&trained, &moving, &losses, (&course, held_bytes), (o, component, teacher), ui)?;
 
     let device = Device::cpu();
     let frozen = ModelWeights::new(component, &device, Residence::Memory);
     // What trains in part keeps the statistics that the rest was trained with.
     if trained.low.is_none() && o.train.is_empty() && !o.freeze_statistics {
-        trained.parameters.running = Running::of(&trained.graph, &frozen)?;
+        trained.parameters.running = Running::of(&trained.graph, &frozen, course.average.is_some())?;
     }
     let taught = teacher.map(|t| ModelWeights::new(t, &device, Residence::Memory));
     let network = teacher.zip(taught.as_ref()).map(|(t, w)| Network { graph: &t.graph, weights: w });
@@ -212,6 +213,12 @@ fn trained(component: &Component, o: &TrainOptions, course: &Course) -> Result<T
     let mut parameters = Parameters::default();
     if let Some(rank) = o.lora_rank {
         let low = LowRank { rank, alpha: o.lora_alpha, dropout: o.lora_dropout };
+        let running = |op: &Op| matches!(op, Op::BatchNorm { statistics: BatchStatistics::Running, .. });
+        if low.dropout > 0.0 && component.graph.nodes.iter().any(|n| running(&n.op)) {
+            bail!(Usage(
+                "--lora-dropout does nothing here: with adapters, a network with BatchNorm is run as at inference".to_owned()
+            ));
+        }
         let (graph, sites) = adapter::adapt(&component.graph, &o.lora_targets, low)?;
         adapter::start(&sites, low, o.seed, &course.rule, averaged, &mut parameters)?;
         return Ok(Trained { graph, parameters, sites, low: Some(low) });
@@ -262,7 +269,7 @@ fn state_memory(
     trained: &Trained,
     moving: &BTreeSet<TensorId>,
     losses: &Losses,
-    (course, source): (&Course, &dyn Source),
+    (course, held): (&Course, u64),
     (o, component, teacher): (&TrainOptions, &Component, Option<&Component>),
     ui: &Ui,
 ) -> Result<()> {
@@ -278,7 +285,7 @@ fn state_memory(
         (losses.student_values(), &teachers),
         &course.kept_values(&trained.graph),
     )?;
-    need.weights = need.weights.saturating_add(source.holds());
+    need.weights = need.weights.saturating_add(held);
     let free = memory_available();
     ui.say(format!(
         "trains {} parameters of a model of {}; memory: about {} (weights {}, optimizer {}, activations {}, outputs {})",

@@ -95,7 +95,8 @@ impl Written<'_> {
                 let of_graph = self.trained.parameters.of_graph.values();
                 let names = of_graph.map(|i| &self.trained.parameters.list[*i].name);
                 let learnt = names.map(|n| (n.as_str(), group));
-                let followed = self.trained.parameters.running.names().map(|n| (n, RUNNING));
+                let followed = if averaged { AVERAGE } else { RUNNING };
+                let followed = self.trained.parameters.running.names().map(|n| (n, followed));
                 let all = learnt.chain(followed);
                 all.map(|(n, group)| (n.to_owned(), Change::Replaced(format!("{group}{n}")))).collect()
             }

@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use pomona_models::{Component, Model};
 use pomona_task::{TensorData, TextRange};
 use pomona_train::Source;
-use pomona_train::data::Arrays;
+use pomona_train::data::{Arrays, Augment, Drawn};
 
 use crate::args::Usage;
 use crate::train_args::TrainOptions;
@@ -20,8 +20,19 @@ use crate::train_args::TrainOptions;
 pub enum Use {
     /// What may be drawn is drawn.
     Train,
-    /// Every sample as it is.
+    /// Every sample as it is, what has to be drawn always the same.
     HoldOut,
+}
+
+impl Use {
+    /// What may happen to pictures, and from which it and noise are drawn: held-out samples see other noise than those that are
+    /// trained on.
+    fn drawn(self, o: &TrainOptions) -> Drawn {
+        match self {
+            Use::Train => Drawn { augment: o.augment, seed: o.seed },
+            Use::HoldOut => Drawn { augment: Augment::default(), seed: !o.seed },
+        }
+    }
 }
 
 /// Reads all files.
@@ -32,6 +43,15 @@ pub fn read<'a>(
     (o, purpose): (&TrainOptions, Use),
 ) -> Result<Box<dyn Source + 'a>> {
     let graph = &component.graph;
+    let pictures = files.len() == 1
+        && !is_tensors(&files[0].path)
+        && (noise::is_denoiser(graph) || media::pictures(graph));
+    if (o.augment != Augment::default() && !pictures) || (o.reverse_pairs && !media::pairs(graph)) {
+        bail!(Usage(
+            "--augment is for folders of pictures, --reverse-pairs for pairs of them: these data are neither"
+                .to_owned()
+        ));
+    }
     if graph.output("logits").is_some() && graph.input("input_ids").is_some() {
         return text::read(model, files, o);
     }

@@ -10,10 +10,11 @@ use pomona_models::{Component, Model};
 use pomona_task::images::{Filter, Preprocessing, Sizing};
 use pomona_task::{CaptionSet, LabelledFiles, Media, ModelWeights, NoiseSchedule, Residence, widened_bytes};
 use pomona_train::Source;
-use pomona_train::data::{Beside, Drawn, Frozen, Latents, Noised};
+use pomona_train::data::{Beside, Frozen, Latents, Noised};
 use serde_json::Value;
 
 use super::Use;
+use super::media::labelled;
 use crate::train_args::TrainOptions;
 
 const SCHEDULE: &str = "scheduler_config.json";
@@ -39,16 +40,15 @@ pub fn read<'a>(
         None => None,
     };
     let scale = part(model, "vae").map_or(1, reduction);
-    let (files, beside, identity, source) = pictures(model, component, path)?;
+    let (files, beside, identity, source) = pictures(model, component, path, (o, purpose))?;
     let preprocessing = preprocessing(graph, latents.as_ref(), scale)?;
-    let augment = if purpose == Use::Train { o.augment } else { pomona_train::data::Augment::default() };
-    let drawn = Drawn { augment, seed: o.seed };
+    let drawn = purpose.drawn(o);
     let encoders = ["vae", "text_encoder"].into_iter().filter_map(|name| part(model, name));
     let mut identity = vec![identity, format!("{schedule:?}")];
     for encoder in encoders {
         identity.push(encoder.fingerprint()?);
     }
-    let told = (identity.join(" "), source);
+    let told = (blake3::hash(identity.join("\n").as_bytes()).to_hex().to_string(), source);
     Ok(Box::new(Noised::new(graph, (files, beside), preprocessing, latents, schedule, drawn, told)?))
 }
 
@@ -99,7 +99,12 @@ fn reduction(vae: &Component) -> usize {
 
 type Found<'a> = (Vec<PathBuf>, Beside<'a>, String, String);
 
-fn pictures<'a>(model: &'a Model, component: &Component, path: &Path) -> Result<Found<'a>> {
+fn pictures<'a>(
+    model: &'a Model,
+    component: &Component,
+    path: &Path,
+    (o, purpose): (&TrainOptions, Use),
+) -> Result<Found<'a>> {
     let graph = &component.graph;
     if graph.input("encoder_hidden_states").is_some() {
         let set = CaptionSet::open(path)?;
@@ -117,9 +122,12 @@ fn pictures<'a>(model: &'a Model, component: &Component, path: &Path) -> Result<
     }
     let classes = graph.input("class_labels").is_some_and(|v| graph.value(v).ty == ValueType::Int);
     let set = match classes {
-        true => LabelledFiles::open(path, &component.config, Media::Pictures)?,
+        true => labelled(component, path, Media::Pictures, (o, purpose))?,
         false => LabelledFiles::unlabelled(path, Media::Pictures)?,
     };
+    if classes {
+        set.check(component.config.get("num_class_embeds").and_then(Value::as_i64))?;
+    }
     let (identity, source) = (set.fingerprint(), format!("{}, {} pictures", set.source, set.len()));
     let beside = if classes { Beside::Classes(set.labels) } else { Beside::Nothing };
     Ok((set.files, beside, identity, source))
