@@ -1,6 +1,6 @@
-"""The tables of docs/llm-depth.md from the rows in docs/results/llm-depth (depth_tables.py makes those).
+"""The tables of docs/llm-depth.md, and README's, from the rows in docs/results/llm-depth (depth_tables.py makes those).
 
-    python scripts/depth_pages.py [REPO]     prints; with --write, puts them between the marks in docs/llm-depth.md
+    python scripts/depth_pages.py [REPO]     prints; with --write, puts them between the marks of both pages
 """
 import json
 import re
@@ -96,18 +96,39 @@ def sizes():
     return table(["MB", "encoding", "blocks out", "perplexity", "ARC-Easy", "SIQA"], shown)
 
 
+def front():
+    """README's table: perplexity by criterion."""
+    head = ["criterion", "3 blocks, one-shot", "3, iterative", "6, one-shot", "6, iterative", "9, one-shot", "9, iterative"]
+    rows = []
+    for criterion in CRITERIA:
+        found = [load(f"{criterion}-{mode}-{cut}") for cut in CUTS for mode in ("one-shot", "iterative")]
+        rows.append([criterion, *(f"{r['perplexity']:.2f}" if r else "" for r in found)])
+    rows.append(["random, 5 seeds"])
+    for cut in CUTS:
+        chance = [r["perplexity"] for s in range(1, 6) if (r := load(f"random-{s}-{cut}"))]
+        rows[-1] += [spread(chance, 0) if chance else "", ""]
+    return table(head, rows)
+
+
 def main():
+    put(REPO / "README.md", {"depth": front()})
     parts = {"criteria": criteria(), "costs": costs(), "whole": whole(), "calibrations": calibrations(), "sizes": sizes()}
     if not WRITE:
         print("\n\n".join(f"## {k}\n{v}" for k, v in parts.items()))
         return
-    text = PAGE.read_text()
+    put(PAGE, parts)
+
+
+def put(page, parts):
+    if not WRITE:
+        return
+    text = page.read_text()
     for name, made in parts.items():
         mark = re.compile(rf"(<!-- {name} -->\n)(?:.*?\n)??(<!-- end -->)", re.DOTALL)
         if not mark.search(text):
-            sys.exit(f"{PAGE} has no mark for {name}")
+            sys.exit(f"{page} has no mark for {name}")
         text = mark.sub(lambda m, made=made: f"{m.group(1)}{made}\n{m.group(2)}", text)
-    PAGE.write_text(text)
+    page.write_text(text)
 
 
 if __name__ == "__main__":
