@@ -453,7 +453,7 @@ impl Stored<'_> {
     fn wide(&self, id: TensorId) -> Tensor {
         let one = |b: &[u8]| match self.kind {
             NarrowKind::Bf16 => half::bf16::from_le_bytes([b[0], b[1]]).to_f32(),
-            NarrowKind::F16 => half::f16::from_le_bytes([b[0], b[1]]).to_f32(),
+            _ => half::f16::from_le_bytes([b[0], b[1]]).to_f32(),
         };
         let values: Vec<f32> = self.bytes[&id].chunks_exact(2).map(one).collect();
         tensor(&values, &self.graph.tensor(id).shape)
@@ -482,7 +482,7 @@ fn narrow_weights_give_to_the_bit_what_their_widened_ones_give() {
             let graph = b.finish().unwrap();
             let bits = |v: &f32| match kind {
                 NarrowKind::Bf16 => half::bf16::from_f32(*v).to_le_bytes(),
-                NarrowKind::F16 => half::f16::from_f32(*v).to_le_bytes(),
+                _ => half::f16::from_f32(*v).to_le_bytes(),
             };
             let id = graph.find_tensor("linear.weight").unwrap();
             let bytes = [(id, noise(2, out * width).iter().flat_map(bits).collect())].into();

@@ -144,7 +144,7 @@ impl Component {
         recipe_exec::materialise(expr, Some(self.weights("reading weights")?))
     }
 
-    /// A graph tensor as its file stores it, where that is 16-bit floats in the graph's order.
+    /// A graph tensor as its file stores it, where that is 16-bit floats or Q8_0 in the graph's order.
     ///
     /// # Errors
     /// As [`Component::materialise`].

@@ -64,6 +64,19 @@ impl<'a> ModelWeights<'a> {
         Err(self.fault(id, message))
     }
 
+    /// A tensor as its file stores it, where layers can read that.
+    fn stored(&self, id: TensorId) -> pomona_exec::Result<Option<Narrow<'_>>> {
+        let name = &self.component.graph.tensor(id).name;
+        let kind = |encoding| match encoding {
+            Encoding::Bf16 => Some(NarrowKind::Bf16),
+            Encoding::F16 => Some(NarrowKind::F16),
+            Encoding::Q8_0 => Some(NarrowKind::Q8_0),
+            _ => None,
+        };
+        let found = self.component.narrow(name).map_err(|e| self.fault(id, e))?;
+        Ok(found.and_then(|(bytes, e)| Some(Narrow { kind: kind(e)?, bytes })))
+    }
+
     fn fault(&self, id: TensorId, e: impl ToString) -> ExecError {
         let tensor = self.component.graph.tensor(id).name.clone();
         ExecError::Weight { tensor, message: e.to_string() }
@@ -87,15 +100,7 @@ impl WeightProvider for ModelWeights<'_> {
         if self.lock().contains_key(&id) {
             return Ok(None);
         }
-        let name = &self.component.graph.tensor(id).name;
-        let kind = |encoding| match encoding {
-            Encoding::Bf16 => Some(NarrowKind::Bf16),
-            Encoding::F16 => Some(NarrowKind::F16),
-            _ => None,
-        };
-        let found = self.component.narrow(name).map_err(|e| self.fault(id, e))?;
-        let Some((bytes, kind)) = found.and_then(|(b, e)| Some((b, kind(e)?))) else { return Ok(None) };
-        let narrow = Narrow { kind, bytes };
+        let Some(narrow) = self.stored(id)? else { return Ok(None) };
         // Read whole and looked through once; it does not change under a run.
         let finite = || self.finite.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if !finite().contains(&id) {
@@ -108,7 +113,9 @@ impl WeightProvider for ModelWeights<'_> {
     }
 
     fn rows(&self, id: TensorId, rows: &[usize]) -> pomona_exec::Result<Option<Tensor>> {
-        if self.residence == Residence::Memory || self.lock().contains_key(&id) {
+        // What a layer reads as it is stored (an embedding that is the vocabulary-wide layer too) is not widened for some rows.
+        let stays = self.residence == Residence::Memory && self.stored(id)?.is_none();
+        if stays || self.lock().contains_key(&id) {
             return Ok(None);
         }
         let def = self.component.graph.tensor(id);

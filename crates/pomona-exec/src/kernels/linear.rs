@@ -2,20 +2,13 @@
 
 use rayon::prelude::*;
 
-use super::gemm::{Matrix, Product, Start};
+use super::gemm::{Matrix, Product, SMALL, Start};
 use super::math::dot;
 use super::simd::simd;
 use super::{Shared, uninit};
 
 /// Rows up to which the weight is read once from memory for all of them, as in decoding.
 pub(super) const FEW_ROWS: usize = 4;
-
-simd! {
-    /// Product of one row with a row of the weight.
-    pub(super) fn row_dot<S>(x: &[f32], w: &[f32]) -> f32 {
-        dot::<S>(x, w)
-    }
-}
 
 simd! {
     /// Products of one row with rows of the weight.
@@ -40,7 +33,7 @@ pub(super) fn few_rows(
     let out = weight.len().checked_div(width).unwrap_or(0);
     let shared = Shared::new(y);
     assert!(shared.len() >= rows * out, "a result for every row and output");
-    weight.par_chunks((OUTPUTS * width).max(1)).enumerate().for_each(|(t, w)| {
+    let task = |(t, w): (usize, &[f32])| {
         let n = w.len() / width;
         for (r, x) in x.chunks_exact(width).take(rows).enumerate() {
             // SAFETY: within the result, and these outputs of the row are this task's alone.
@@ -50,7 +43,13 @@ pub(super) fn few_rows(
                 y.iter_mut().zip(&bias[t * OUTPUTS..]).for_each(|(y, b)| *y += b);
             }
         }
-    });
+    };
+    let size = (OUTPUTS * width).max(1);
+    if rows * weight.len() < SMALL {
+        weight.chunks(size).enumerate().for_each(task);
+    } else {
+        weight.par_chunks(size).enumerate().for_each(task);
+    }
 }
 
 /// `x @ weight.T + bias` for `x` `[rows, width]`.

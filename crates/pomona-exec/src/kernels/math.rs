@@ -139,6 +139,37 @@ pub(super) fn dot<S: Simd>(x: &[f32], y: &[f32]) -> f32 {
     total(acc) + tail
 }
 
+/// As [`dot`] with a factor that is widened as it is read: the same bits as with that factor as floats. `load` gives a register
+/// from an element on, `one` an element.
+///
+/// # Safety
+/// Whoever chose `S` found the set; `load` is good for every register within `x`.
+#[inline(always)]
+pub(super) unsafe fn dot_widened<S: Simd>(
+    x: &[f32],
+    load: impl Fn(usize) -> S::V,
+    one: impl Fn(usize) -> f32,
+) -> f32 {
+    // SAFETY: the caller vouches for the set.
+    let mut acc = unsafe { [S::zero(); CHAINS / 4] };
+    let acc = &mut acc[..CHAINS / S::LANES];
+    let whole = x.len() / CHAINS * CHAINS;
+    for at in (0..whole).step_by(CHAINS) {
+        for (r, acc) in acc.iter_mut().enumerate() {
+            let at = at + r * S::LANES;
+            // SAFETY: as above; `LANES` elements of `x` lie behind `at`.
+            *acc = unsafe { S::fma(S::load(x.as_ptr().add(at)), load(at), *acc) };
+        }
+    }
+    let mut chains = [0.0; CHAINS];
+    for (r, acc) in acc.iter().enumerate() {
+        // SAFETY: as above; `CHAINS` floats are there.
+        unsafe { S::store(chains.as_mut_ptr().add(r * S::LANES), *acc) };
+    }
+    let tail: f32 = (whole..x.len()).map(|i| x[i] * one(i)).sum();
+    total(chains) + tail
+}
+
 /// The largest element, minus infinity of none.
 #[inline(always)]
 pub(super) fn largest(x: &[f32]) -> f32 {

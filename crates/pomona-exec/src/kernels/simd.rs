@@ -47,6 +47,26 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// The processor has the set; each row is good for eight reads and `to` for `7 * stride + 8` writes.
     unsafe fn turn(rows: [*const f32; 8], to: *mut f32, stride: usize);
+    /// `LANES` floats of half precision (IEEE), widened.
+    ///
+    /// # Safety
+    /// The processor has the set; `p` is good for `2 * LANES` reads, and need not be aligned.
+    unsafe fn load_f16(p: *const u8) -> Self::V;
+    /// `LANES` floats that are the upper halves of 32-bit ones, widened.
+    ///
+    /// # Safety
+    /// As [`Simd::load_f16`].
+    unsafe fn load_bf16(p: *const u8) -> Self::V;
+    /// `LANES` signed bytes as floats.
+    ///
+    /// # Safety
+    /// The processor has the set; `p` is good for `LANES` reads.
+    unsafe fn load_i8(p: *const u8) -> Self::V;
+    /// The float of half precision (IEEE) with these bits.
+    ///
+    /// # Safety
+    /// The processor has the set.
+    unsafe fn half(bits: u16) -> f32;
     /// Asks for memory that is about to be written. Nothing is read: any pointer will do.
     fn expect(p: *const f32);
 }
@@ -100,6 +120,27 @@ impl Simd for Portable {
         }
     }
     #[inline(always)]
+    unsafe fn load_f16(p: *const u8) -> [f32; 4] {
+        // SAFETY: the caller vouches for eight bytes at `p`.
+        let bits = unsafe { p.cast::<[[u8; 2]; 4]>().read_unaligned() };
+        bits.map(|b| half::f16::from_le_bytes(b).to_f32())
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(p: *const u8) -> [f32; 4] {
+        // SAFETY: the caller vouches for eight bytes at `p`.
+        let bits = unsafe { p.cast::<[[u8; 2]; 4]>().read_unaligned() };
+        bits.map(|b| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16))
+    }
+    #[inline(always)]
+    unsafe fn load_i8(p: *const u8) -> [f32; 4] {
+        // SAFETY: the caller vouches for four bytes at `p`.
+        unsafe { p.cast::<[i8; 4]>().read_unaligned() }.map(f32::from)
+    }
+    #[inline(always)]
+    unsafe fn half(bits: u16) -> f32 {
+        half::f16::from_bits(bits).to_f32()
+    }
+    #[inline(always)]
     fn expect(_: *const f32) {}
 }
 
@@ -121,7 +162,10 @@ mod x86 {
     pub(crate) struct Avx512;
 
     macro_rules! registers {
-        ($set:ident, $v:ty, $lanes:literal, $zero:ident, $splat:ident, $load:ident, $store:ident, $add:ident, $fma:ident) => {
+        (
+            $set:ident, $v:ty, $lanes:literal, $zero:ident, $splat:ident, $load:ident, $store:ident, $add:ident, $fma:ident,
+            $halves:ident, $f16:ident, $whole:ident, $shift:ident, $floats:ident, $bytes:expr, $numbers:ident
+        ) => {
             impl Simd for $set {
                 type V = $v;
                 const LANES: usize = $lanes;
@@ -164,6 +208,26 @@ mod x86 {
                 unsafe fn turn(rows: [*const f32; 8], to: *mut f32, stride: usize) {
                     // SAFETY: the caller vouches for the set, which has AVX, and the memory.
                     unsafe { turn(rows, to, stride) }
+                }
+                #[inline(always)]
+                unsafe fn load_f16(p: *const u8) -> $v {
+                    // SAFETY: the caller vouches for the set, with which F16C is found, and the memory.
+                    unsafe { $f16($halves(p.cast())) }
+                }
+                #[inline(always)]
+                unsafe fn load_bf16(p: *const u8) -> $v {
+                    // SAFETY: the caller vouches for the set and the memory.
+                    unsafe { $floats($shift::<16>($whole($halves(p.cast())))) }
+                }
+                #[inline(always)]
+                unsafe fn load_i8(p: *const u8) -> $v {
+                    // SAFETY: the caller vouches for the set and the memory.
+                    unsafe { $numbers($bytes(p)) }
+                }
+                #[inline(always)]
+                unsafe fn half(bits: u16) -> f32 {
+                    // SAFETY: the caller vouches for the set, with which F16C is found.
+                    unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits.into()))) }
                 }
                 #[inline(always)]
                 fn expect(p: *const f32) {
@@ -217,7 +281,14 @@ mod x86 {
         _mm256_loadu_ps,
         _mm256_storeu_ps,
         _mm256_add_ps,
-        _mm256_fmadd_ps
+        _mm256_fmadd_ps,
+        _mm_loadu_si128,
+        _mm256_cvtph_ps,
+        _mm256_cvtepu16_epi32,
+        _mm256_slli_epi32,
+        _mm256_castsi256_ps,
+        |p: *const u8| _mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast())),
+        _mm256_cvtepi32_ps
     );
     registers!(
         Avx512,
@@ -228,7 +299,14 @@ mod x86 {
         _mm512_loadu_ps,
         _mm512_storeu_ps,
         _mm512_add_ps,
-        _mm512_fmadd_ps
+        _mm512_fmadd_ps,
+        _mm256_loadu_si256,
+        _mm512_cvtph_ps,
+        _mm512_cvtepu16_epi32,
+        _mm512_slli_epi32,
+        _mm512_castsi512_ps,
+        |p: *const u8| _mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast())),
+        _mm512_cvtepi32_ps
     );
 }
 
@@ -238,7 +316,7 @@ pub(crate) enum Level {
     /// AVX-512 F, VL, BW and DQ.
     #[cfg(target_arch = "x86_64")]
     Avx512,
-    /// AVX2 and FMA.
+    /// AVX2, FMA and F16C, which every processor with AVX2 has.
     #[cfg(target_arch = "x86_64")]
     Avx2,
     /// What the target always has.
@@ -252,7 +330,10 @@ impl Level {
         let mut out = vec![Level::Portable];
         #[cfg(target_arch = "x86_64")]
         {
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            if is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+                && is_x86_feature_detected!("f16c")
+            {
                 out.insert(0, Level::Avx2);
             }
             if is_x86_feature_detected!("avx512f")
@@ -290,7 +371,7 @@ macro_rules! simd {
             match $crate::kernels::simd::level() {
                 #[cfg(target_arch = "x86_64")]
                 $crate::kernels::simd::Level::Avx512 => {
-                    #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
+                    #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,f16c")]
                     #[allow(clippy::too_many_arguments, reason = "as the body")]
                     fn run($($arg: $ty),*) $(-> $ret)? { body::<$crate::kernels::simd::Avx512>($($arg),*) }
                     // SAFETY: `level` found the set on this processor.
@@ -298,7 +379,7 @@ macro_rules! simd {
                 }
                 #[cfg(target_arch = "x86_64")]
                 $crate::kernels::simd::Level::Avx2 => {
-                    #[target_feature(enable = "avx2,fma")]
+                    #[target_feature(enable = "avx2,fma,f16c")]
                     #[allow(clippy::too_many_arguments, reason = "as the body")]
                     fn run($($arg: $ty),*) $(-> $ret)? { body::<$crate::kernels::simd::Avx2>($($arg),*) }
                     // SAFETY: `level` found the set on this processor.

@@ -7,7 +7,7 @@ macro_rules! in_tile {
         match $crate::kernels::simd::level() {
             #[cfg(target_arch = "x86_64")]
             $crate::kernels::simd::Level::Avx512 => {
-                #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
+                #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,f16c")]
                 fn run<R>(f: impl FnOnce() -> R) -> R {
                     f()
                 }
@@ -16,7 +16,7 @@ macro_rules! in_tile {
             }
             #[cfg(target_arch = "x86_64")]
             $crate::kernels::simd::Level::Avx2 => {
-                #[target_feature(enable = "avx2,fma")]
+                #[target_feature(enable = "avx2,fma,f16c")]
                 fn run<R>(f: impl FnOnce() -> R) -> R {
                     f()
                 }

@@ -11,7 +11,7 @@ use crate::kernels;
 use crate::ops::layout::broadcast_to;
 use crate::tensor::Tensor;
 
-/// The layer from its weight as it is stored, where that is 16-bit floats and no gradient is asked for.
+/// The layer from its weight as it is stored, where no gradient is asked for.
 fn narrow(c: &Call<'_>) -> Result<Option<Tensor>> {
     let (x, Some(&id)) = (c.input(0)?, c.node.weights.get(&Slot::Weight)) else { return Ok(None) };
     let marked = c.graph.annotations.contains_key(&c.node.path);
@@ -21,9 +21,9 @@ fn narrow(c: &Call<'_>) -> Result<Option<Tensor>> {
     let Some(weight) = c.source.provider.narrow(id)? else { return Ok(None) };
     let def = c.graph.tensor(id);
     let (out, width) = (def.shape[0], def.shape[1]);
-    if weight.bytes.len() != 2 * out * width {
-        let message =
-            format!("was given as {} bytes; 16-bit floats {:?} were expected", weight.bytes.len(), def.shape);
+    if weight.kind.row_bytes(width).and_then(|row| row.checked_mul(out)) != Some(weight.bytes.len()) {
+        let (bytes, kind) = (weight.bytes.len(), weight.kind);
+        let message = format!("was given as {bytes} bytes; those of {kind:?} {:?} were expected", def.shape);
         return Err(ExecError::Weight { tensor: def.name.clone(), message });
     }
     let bias = c.weight(Slot::Bias)?;

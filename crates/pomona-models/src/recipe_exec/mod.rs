@@ -45,7 +45,7 @@ pub fn materialise_rows(
     rows::floats(&tree, rows)
 }
 
-/// The stored bytes behind an expression that is a tensor of 16-bit floats as it lies in its file, widened or not; none
+/// The stored bytes behind an expression that is a tensor of 16-bit floats or of Q8_0 as it lies in its file, widened or not; none
 /// where elements move or are computed.
 ///
 /// # Errors
@@ -59,7 +59,9 @@ pub fn narrow<'a>(
         tree = match tree.step {
             prepare::Step::Convert { of } if tree.encoding == Encoding::F32 => *of,
             prepare::Step::Reshape { of } => *of,
-            prepare::Step::Copy { file, info } if matches!(tree.encoding, Encoding::Bf16 | Encoding::F16) => {
+            prepare::Step::Copy { file, info }
+                if matches!(tree.encoding, Encoding::Bf16 | Encoding::F16 | Encoding::Q8_0) =>
+            {
                 return Ok(Some((file.bytes(info)?, tree.encoding)));
             }
             _ => return Ok(None),

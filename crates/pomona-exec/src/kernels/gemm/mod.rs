@@ -31,7 +31,7 @@ const TASKS: usize = 16;
 /// Elements of the parts of a sum over the depth, all together.
 const PARTS: usize = 1 << 22;
 /// Products below which threads cost more than they bring.
-const SMALL: usize = 1 << 17;
+pub(crate) const SMALL: usize = 1 << 17;
 
 /// What is added to the sums.
 #[derive(Clone, Copy, Debug)]
