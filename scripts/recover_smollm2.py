@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """SmolLM2-135M without three and six of its thirty blocks, won back: arms of equal wall time, a JSON row each.
 
-recover_smollm2.py MODEL.gguf [--minutes 6] [--arms lora,full,...] [--blocks 3,6] [--pomona target/release/pomona]
+recover_smollm2.py MODEL.gguf [--minutes 6] [--arms lora,full,...] [--blocks 3,6] [--text written] [--peft PYTHON]
 
-Needs POMONA_DATA: text/wikitext-2/valid.txt (lines 1-1880 choose the blocks, the rest evaluates) and text/train/*.txt (trains).
+Needs POMONA_DATA: text/wikitext-2/valid.txt (lines 1-1880 choose the blocks, the rest evaluates) and text/train/*.txt (trains). With
+`--text written` the arms train on text that the dense model writes itself (`--windows-written` windows of 257 tokens), rows `*-written`. With
+`--peft` a Python with torch, transformers and peft trains the LoRA arm too (`train_torch.py`), rows `*-peft`.
 Resumable in parts: a row that exists is not made again, a training that was stopped goes on from its checkpoint.
 """
 import argparse
@@ -32,6 +34,9 @@ parser.add_argument("--blocks", default="3,6")
 parser.add_argument("--windows", type=int, default=24)
 parser.add_argument("--questions", type=int, default=0, help="of ARC-Easy and SIQA; none without it")
 parser.add_argument("--repetition", type=int, default=0, help="prompts for the repetition rate; none without it")
+parser.add_argument("--text", choices=("train", "written"), default="train")
+parser.add_argument("--windows-written", type=int, default=512)
+parser.add_argument("--peft", type=Path)
 parser.add_argument("--pomona", type=Path, default=ROOT / "target/release/pomona")
 parser.add_argument("--work", type=Path, default=ROOT / "target/recovery")
 parser.add_argument("--out", type=Path, default=ROOT / "docs/results/recovery")
@@ -107,12 +112,26 @@ def before(name, model, more):
         keep(name, {**more, **evaluation(model)})
 
 
+def peft(name, model, more):
+    """The LoRA arm by PyTorch and peft: the same rank, rate, windows, batches and time."""
+    row = args.out / f"{name}.json"
+    if row.exists() or not args.peft:
+        return
+    out = args.work / name
+    command = [args.peft, ROOT / "scripts/train_torch.py", model, *TRAIN, "--lora", "--minutes", args.minutes, "--out", out]
+    done = json.loads(subprocess.run(list(map(str, command)), check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+    keep(name, {**more, "minutes": args.minutes, "command": f"train_torch.py CUT $POMONA_DATA/text/train/*.txt --lora --minutes {args.minutes:g}", "seed": 0,
+                **{k: done[k] for k in ("steps", "tokens", "seconds", "tokens_per_second", "loss_first", "loss_last",
+                                        "trained_parameters", "peak_memory")}, **evaluation(out)})
+    shutil.rmtree(out)
+
+
 def arm(name, model, words, more):
     row = args.out / f"{name}.json"
     if row.exists():
         return
     out = args.work / name
-    command = [words[0], model, *words[1:], *COMMON, "--data", *TRAIN, "--minutes", args.minutes, "-o", out]
+    command = [words[0], model, *words[1:], *COMMON, "--data", *trained_on, "--minutes", args.minutes, "-o", out]
     if words[0] == "distill":
         command += ["--teacher", dense]
     done = pomona(*command, "--force", "--resume")
@@ -128,7 +147,13 @@ if not dense.exists():
     pomona("-q", "export", args.model, "-o", dense, "--format", "hf")
 scores = args.work / "scores.json"
 pomona("-q", "score", dense, "--criterion", "block-influence", "--data", f"{VALID}:1-1880", "-o", scores)
-label = f"{args.minutes:g}min"
+label = f"{args.minutes:g}min" + ("-written" if args.text == "written" else "")
+trained_on = TRAIN
+if args.text == "written":
+    written = args.work / "written.json"
+    if not written.exists():
+        pomona("generate", dense, "--windows", args.windows_written, "--tokens", 257, "--seed", 77, "-o", written)
+    trained_on = [written]
 arms = args.arms.split(",")
 before("dense", dense, {"blocks_removed": 0})
 for count in map(int, args.blocks.split(",")):
@@ -140,6 +165,8 @@ for count in map(int, args.blocks.split(",")):
     before(f"cut-{count}", cut, about)
     for which in (a for a in arms if a != "dense"):
         arm(f"cut-{count}-{which}-{label}", cut, ARMS[which], about)
+    if args.text == "train":
+        peft(f"cut-{count}-peft-{label}", cut, about)
 if "dense" in arms:
     arm(f"dense-full-{label}", dense, ARMS["full"], {"blocks_removed": 0})
 
@@ -147,7 +174,7 @@ rows = {p.stem: json.loads(p.read_text()) for p in args.out.glob("*.json")}
 control = rows.get(f"dense-full-{label}")
 print("\n| blocks out | arm | perplexity | recovery | tokens/s | peak memory |\n|---|---|---|---|---|---|")
 for name, row in sorted(rows.items(), key=lambda r: (r[1]["blocks_removed"], r[0])):
-    if row.get("minutes", args.minutes) != args.minutes:
+    if row.get("minutes", args.minutes) != args.minutes or ("steps" in row and name.endswith("-written") != (args.text == "written")):
         continue
     start = rows.get(f"cut-{row['blocks_removed']}")
     share = ""

@@ -495,8 +495,21 @@ pub struct Generate {
     /// Directory or .gguf
     pub model: PathBuf,
     /// The text to continue
-    #[arg(long)]
-    pub prompt: String,
+    #[arg(long, required_unless_present = "windows")]
+    pub prompt: Option<String>,
+    /// Write this many windows of text that the model makes up, from a random token each, to --output: token ids that `--data` of
+    /// finetune and distill takes
+    #[arg(long, requires = "output", conflicts_with_all = ["prompt", "chat", "new_tokens", "no_stop"], value_parser = at_least::<1>)]
+    pub windows: Option<usize>,
+    /// Tokens of such a window: one more than what --seq of the training is
+    #[arg(long, default_value_t = 257, requires = "windows")]
+    pub tokens: usize,
+    /// The file of windows
+    #[arg(short, long, value_name = "FILE", requires = "windows")]
+    pub output: Option<PathBuf>,
+    /// Replace it where it exists
+    #[arg(long, requires = "windows")]
+    pub force: bool,
     /// Put the prompt into the model's chat template
     #[arg(long)]
     pub chat: bool,

@@ -390,3 +390,34 @@ fn widths_that_differ_meet_through_a_projection_that_no_output_has() {
     assert_eq!(cut["parameters"], out["parameters"]);
     assert!(done["trained_parameters"].as_u64() > cut["parameters"].as_u64());
 }
+
+#[test]
+fn text_that_the_model_writes_can_be_trained_on() {
+    let folder = Folder::new();
+    let write = |out: &'static str, windows: &'static str, more: &[&'static str]| {
+        let all =
+            ["-q", "generate", "model", "--windows", windows, "--tokens", "9", "--seed", "3", "-o", out];
+        [&all, more].concat()
+    };
+    folder.ok(&write("written.json", "40", &[]));
+    let windows = folder.json("written.json")["training"].clone();
+    let windows = windows.as_array().unwrap();
+    assert!(windows.len() == 40 && windows.iter().all(|w| w.as_array().unwrap().len() == 9));
+    assert_ne!(windows[0], windows[1]);
+    // One that was stopped after its first part goes on to the same windows.
+    let part: Vec<Value> = windows[..32].to_vec();
+    let model = &folder.json("written.json")["model"];
+    folder.write(
+        "again.json.part",
+        &serde_json::json!({"model": model, "tokens": 9, "seed": 3, "training": part}).to_string(),
+    );
+    folder.ok(&write("again.json", "40", &[]));
+    assert_eq!(folder.read("again.json"), folder.read("written.json"));
+    assert!(!folder.path("again.json.part").exists());
+    assert_eq!(folder.run(&write("again.json", "1", &[])).status.code(), Some(1));
+    folder.ok(&write("again.json", "33", &["--force"]));
+    assert_eq!(folder.json("again.json")["training"].as_array().unwrap()[..], windows[..33]);
+    let done =
+        folder.document(&["-q", "finetune", "model", "--data", "written.json", "--steps", "2", "-o", "out"]);
+    assert_eq!((&done["steps"], &done["tokens"]), (&2.into(), &(2 * 4 * 8).into()));
+}

@@ -14,14 +14,18 @@ use super::eval_repetition::NGRAM;
 pub fn run(a: &Generate, ui: &Ui) -> Result<()> {
     let model = open_model(&a.model)?;
     check_runs(&model)?;
+    if let (Some(windows), Some(out)) = (a.windows, &a.output) {
+        return super::written::run(a, &model, windows, out, ui);
+    }
+    let prompt = a.prompt.as_deref().unwrap_or_default();
     let tokenizer = tokenizer(&model)?;
     let ids = if a.chat {
         let options = ChatOptions { add_generation_prompt: true, ..ChatOptions::default() };
-        let text = tokenizer.render_chat(&[ChatMessage::new("user", &a.prompt)], &options)?;
+        let text = tokenizer.render_chat(&[ChatMessage::new("user", prompt)], &options)?;
         // The template writes the special tokens itself.
         tokenizer.encode(&text, false)?
     } else {
-        tokenizer.encode(&a.prompt, true)?
+        tokenizer.encode(prompt, true)?
     };
     if ids.is_empty() {
         bail!("the prompt has no tokens: give some text");

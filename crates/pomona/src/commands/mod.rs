@@ -20,6 +20,7 @@ mod run;
 mod score;
 mod train;
 mod verify;
+mod written;
 
 use anyhow::Result;
 use pomona_models::OutputFormat;
