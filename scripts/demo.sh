@@ -8,7 +8,8 @@ models=${POMONA_MODELS:-target/models}
 out=target/demo/smollm2-27-blocks
 scripts/fetch-smollm2.sh "$models"
 model=$models/SmolLM2-135M-Instruct.Q4_1.gguf
-cargo build --release -p pomona
+# As the tests build it, so that neither builds the dependencies again.
+cargo build --release --workspace --bins --examples
 pomona=target/release/pomona
 calibration=(); evaluation=(--text-from "$model" --seed 4321 --tokens 256)
 if [ -n "${POMONA_DATA:-}" ]; then

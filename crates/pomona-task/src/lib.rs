@@ -33,7 +33,9 @@ pub use error::{Result, TaskError};
 pub use generate::{Choice, Decoding, Generated, SelfText, generate, self_generated};
 pub use labelled::{LabelledFiles, Media};
 pub use language::{NextToken, empty_states, token_feeds, window_losses};
-pub use likelihood::{Language, PASS_TOKENS, Request, Stretch, cache_bytes, log_likelihoods, stretch_losses};
+pub use likelihood::{
+    Language, PASS_TOKENS, Request, Stretch, cache_bytes, log_likelihoods, passes_beside, stretch_losses,
+};
 pub use loss::{nll_gradient, nll_rows};
 pub use noise::{NoiseSchedule, Prediction};
 pub use objective::{Objective, SampleLoss, Weights};

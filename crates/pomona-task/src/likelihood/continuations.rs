@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use pomona_exec::{Feeds, Tensor};
 use pomona_graph::{Graph, ValueId};
+use rayon::prelude::*;
 
 use super::head::Head;
 use super::{Language, PASS_TOKENS};
@@ -19,12 +20,19 @@ pub struct Request {
     pub continuation: Vec<u32>,
 }
 
+/// Passes that [`log_likelihoods`] runs beside each other where the weights stay in memory: each has its own activations and
+/// caches.
+pub fn passes_beside() -> usize {
+    rayon::current_num_threads().max(1)
+}
+
 /// A context with the requests that continue it.
 type Shared<'a> = (&'a [u32], Vec<usize>);
 
 /// The log-likelihood of every continuation, in nats. Contexts that are equal run once; those of one length run
-/// together, the longest first, and their continuations after them on copies of the caches. `advance` is told of requests
-/// that are done.
+/// together, the longest first, and their continuations after them on copies of the caches. Where the weights stay in memory
+/// as many passes run beside each other as there are threads: short ones do not fill several cores. `advance` is told of
+/// requests that are done.
 ///
 /// # Errors
 /// Where the graph is no language model with caches or cannot be run, a request is empty, and where the model gives NaN.
@@ -44,14 +52,17 @@ pub fn log_likelihoods(
         return Err(TaskError::Unfit("a context or a continuation has no tokens".to_owned()));
     }
     let mut scores = vec![0.0; requests.len()];
-    for same in by_length(requests).into_iter().rev() {
-        let length = same[0].0.len();
-        for batch in same.chunks((PASS_TOKENS / length).max(1)) {
-            for (request, score) in batch_scores(lm, &head, requests, batch)? {
-                scores[request] += score;
-            }
-            advance(batch.iter().map(|(_, of)| of.len()).sum())?;
+    let groups = by_length(requests);
+    let batches: Vec<&[Shared<'_>]> =
+        groups.iter().rev().flat_map(|same| same.chunks((PASS_TOKENS / same[0].0.len()).max(1))).collect();
+    let beside = if lm.weights.kept() { passes_beside() } else { 1 };
+    for some in batches.chunks(beside) {
+        let found: Vec<_> =
+            some.par_iter().map(|batch| batch_scores(lm, &head, requests, batch)).collect::<Result<_>>()?;
+        for (request, score) in found.into_iter().flatten() {
+            scores[request] += score;
         }
+        advance(some.iter().flat_map(|batch| batch.iter()).map(|(_, of)| of.len()).sum())?;
     }
     Ok(scores)
 }

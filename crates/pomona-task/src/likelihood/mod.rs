@@ -6,7 +6,7 @@ mod continuations;
 mod head;
 mod stretches;
 
-pub use continuations::{Request, log_likelihoods};
+pub use continuations::{Request, log_likelihoods, passes_beside};
 pub(crate) use head::Head;
 pub use stretches::{Stretch, stretch_losses};
 

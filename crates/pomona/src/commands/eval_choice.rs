@@ -7,7 +7,7 @@ use pomona_exec::Device;
 use pomona_models::Model;
 use pomona_models::tokenizer::Tokenizer;
 use pomona_task::choice::{Answers, Questions, Share, read_questions, requests};
-use pomona_task::{Language, ModelWeights, TaskError, log_likelihoods};
+use pomona_task::{Language, ModelWeights, TaskError, log_likelihoods, passes_beside};
 
 use super::eval::{context_length, pass_bytes};
 use crate::args::{Eval, Usage};
@@ -30,7 +30,8 @@ pub fn choice(a: &Eval, model: &Model, ui: &Ui) -> Result<()> {
         .map_err(|e| anyhow::Error::from(e).context(data.path.display().to_string()))?;
     let tokens = all.iter().map(|r| r.context.len() + r.continuation.len()).max().unwrap_or(0);
     let device = Device::cpu();
-    let residence = residence(model.only()?, false, pass_bytes(model, tokens)?, ui)?;
+    let activations = pass_bytes(model, tokens)?.saturating_mul(passes_beside() as u64);
+    let residence = residence(model.only()?, false, activations, ui)?;
     let weights = ModelWeights::new(model.only()?, &device, residence);
     let bar = ui.bar("evaluating");
     bar.set_length(all.len() as u64);

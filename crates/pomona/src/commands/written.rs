@@ -51,11 +51,7 @@ pub fn run(a: &Generate, model: &Model, windows: usize, out: &Path, ui: &Ui) -> 
         part.training.extend(more.ids.into_iter().take(windows - done));
         pomona_store::write_atomic(&path, &serde_json::to_vec(&part)?)?;
     }
-    let document = json!({
-        "what": "text that the model wrote, sampled at temperature 1 from one random token each",
-        "model": part.model, "tokens": a.tokens, "seed": a.seed, "training": part.training,
-    });
-    pomona_store::write_atomic(out, &serde_json::to_vec(&document)?)?;
+    pomona_store::write_atomic(out, &serde_json::to_vec(&json!({"training": part.training}))?)?;
     if path.exists() {
         std::fs::remove_file(&path).with_context(|| path.display().to_string())?;
     }

@@ -71,6 +71,8 @@ impl Folder {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pomona"));
         command.args(words).current_dir(self.dir.path()).env("XDG_CACHE_HOME", self.path("cache"));
         command.env_remove("NO_COLOR").env_remove("CLICOLOR_FORCE").env("COLUMNS", "100");
+        // What runs beside each other, and so the memory that is stated, goes by the threads.
+        command.env("RAYON_NUM_THREADS", "2");
         command
     }
 
