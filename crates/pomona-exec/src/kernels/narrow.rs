@@ -99,7 +99,17 @@ impl Narrow<'_> {
                     let (now, later) = rest.split_at_mut(own.len().min(rest.len()));
                     // SAFETY: whoever chose `S` found the set.
                     let factor = unsafe { S::half(u16::from_le_bytes([block[0], block[1]])) };
-                    now.iter_mut().zip(own).for_each(|(out, q)| *out = factor * f32::from(*q as i8));
+                    if now.len() == BLOCK {
+                        for i in (0..BLOCK).step_by(S::LANES) {
+                            // SAFETY: as above; both sides have a whole block.
+                            unsafe {
+                                let v = S::fma(S::splat(factor), S::load_i8(own.as_ptr().add(i)), S::zero());
+                                S::store(now.as_mut_ptr().add(i), v);
+                            }
+                        }
+                    } else {
+                        now.iter_mut().zip(own).for_each(|(out, q)| *out = factor * f32::from(*q as i8));
+                    }
                     at += now.len();
                     rest = later;
                 }
