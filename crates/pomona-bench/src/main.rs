@@ -5,6 +5,7 @@ mod axis_groups;
 mod child;
 mod depth_apply;
 mod generation;
+mod machine;
 mod outputs;
 mod run;
 mod score_blocks;
@@ -48,7 +49,18 @@ enum Race {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    match pomona_exec::among_workers(|| race(&cli)) {
+        Ok(code) => code,
+        Err(e) => {
+            let _ = writeln!(std::io::stderr(), "error: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn race(cli: &Cli) -> ExitCode {
     pomona_exec::keep_freed_memory();
+    let began = machine::Ticks::now();
     let result = match &cli.race {
         Race::ScoreBlocks(a) => score_blocks::run(a),
         Race::AxisGroups(a) => axis_groups::run(a),
@@ -62,7 +74,12 @@ fn main() -> ExitCode {
         Race::DepthApply(a) => depth_apply::run(a),
         Race::Generation(a) => generation::run(a),
     };
-    let printed = result.and_then(|document| {
+    let printed = result.and_then(|mut document| {
+        if let Some(fields) = document.as_object_mut() {
+            let mut on = machine::describe();
+            on["taken_by_host"] = serde_json::json!(began.and_then(machine::Ticks::stolen_since));
+            fields.insert("machine".to_owned(), on);
+        }
         let text = if cli.json { serde_json::to_string_pretty(&document)? } else { lines(&document) };
         Ok(writeln!(std::io::stdout(), "{text}")?)
     });

@@ -31,6 +31,11 @@ impl Device {
         self.name
     }
 
+    /// Whether it is the processor, where kernels share their work among threads.
+    pub(crate) fn is_cpu(&self) -> bool {
+        self.name == "cpu"
+    }
+
     pub(crate) fn dispatch(&self) -> &DispatchDevice {
         self.burn.as_dispatch()
     }

@@ -10,6 +10,7 @@ use crate::error::{ExecError, Result};
 use crate::ops::{self, Call};
 use crate::symbols::{learn, learn_all};
 use crate::tensor::Tensor;
+use crate::threads::stay_awake;
 use crate::weights::WeightProvider;
 
 /// Values that are given. A fed inner value cuts the graph there: its producers do not run.
@@ -137,6 +138,7 @@ pub(crate) fn run(
         if let Some(marks) = marks {
             annotation::round_inputs(&mut call, marks)?;
         }
+        stay_awake(worth(graph, node, &call.inputs));
         let mut outputs = ops::run(call)?;
         if let Some(marks) = marks {
             annotation::round_outputs(node, &mut outputs, marks)?;
@@ -159,6 +161,16 @@ pub(crate) fn run(
         message: "is wanted and was neither fed nor made".to_owned(),
     };
     wanted.iter().map(|v| live.get(v).cloned().ok_or_else(|| missing(v))).collect()
+}
+
+/// The largest tensor that a node reads, where the processor's threads share what is done with it.
+fn worth(graph: &Graph, node: &Node, inputs: &[Tensor]) -> usize {
+    if inputs.first().is_some_and(|t| !t.device().is_cpu()) {
+        return 0;
+    }
+    let weights =
+        node.weights.values().map(|id| usize::try_from(graph.tensor(*id).elements()).unwrap_or(usize::MAX));
+    inputs.iter().map(Tensor::elements).chain(weights).max().unwrap_or(0)
 }
 
 /// Nodes that run with the activation behind them as one: nothing else reads what lies between, no annotation is on

@@ -17,6 +17,7 @@ mod ops;
 mod state;
 mod symbols;
 mod tensor;
+mod threads;
 mod weights;
 
 pub use allocator::{keep_freed_memory, peak_memory};
@@ -25,7 +26,8 @@ pub use device::{Device, devices};
 pub use error::{ExecError, Result};
 pub use evaluate::{BatchMoments, ChannelMoments, Feeds, Mode, Options, evaluate, needed};
 pub use gradients::{Gradients, Wrt, gradients, gradients_of_loss};
-pub use kernels::{AdamW, Moving, Narrow, NarrowKind, cross_entropy};
+pub use kernels::{AdamW, Moving, Narrow, NarrowKind, cross_entropy, instructions};
 pub use state::{start_states, step};
 pub use tensor::{Kind, Tensor};
+pub use threads::{among_workers, side_by_side};
 pub use weights::{Lazy, Loaded, WeightProvider};

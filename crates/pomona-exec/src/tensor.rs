@@ -358,7 +358,9 @@ fn slice_rows<T: Copy>(v: &[T], shape: &[usize], axis: usize, range: Range<usize
     if stride == 0 {
         return Vec::new();
     }
-    v.chunks_exact(stride).flat_map(|c| &c[range.start * inner..range.end * inner]).copied().collect()
+    let mut out = Vec::with_capacity(v.len() / stride * range.len() * inner);
+    v.chunks_exact(stride).for_each(|c| out.extend_from_slice(&c[range.start * inner..range.end * inner]));
+    out
 }
 
 fn join_rows<T: Copy>(parts: &[(&[T], usize)], shape: &[usize], axis: usize) -> Vec<T> {

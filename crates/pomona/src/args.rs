@@ -72,15 +72,17 @@ pub enum Command {
 impl Command {
     /// Whether it runs networks again and again, rather than reading and writing files.
     pub fn runs_networks(&self) -> bool {
-        matches!(
-            self,
+        match self {
+            Command::Devices(d) => d.measure,
             Command::Score(_)
-                | Command::Compress(_)
-                | Command::Finetune(_)
-                | Command::Distill(_)
-                | Command::Eval(_)
-                | Command::Generate(_)
-        )
+            | Command::Compress(_)
+            | Command::Finetune(_)
+            | Command::Distill(_)
+            | Command::Run(_)
+            | Command::Eval(_)
+            | Command::Generate(_) => true,
+            _ => false,
+        }
     }
 }
 

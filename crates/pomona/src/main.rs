@@ -17,6 +17,16 @@ use clap::Parser;
 fn main() -> ExitCode {
     pomona_models::tokenizer::silence_caught_panics();
     let cli = args::Cli::parse();
+    match cli.command.runs_networks() {
+        true => pomona_exec::among_workers(|| command(&cli)).unwrap_or_else(|e| {
+            ui::Ui::new(cli.quiet, cli.json).error(&e.into());
+            ExitCode::FAILURE
+        }),
+        false => command(&cli),
+    }
+}
+
+fn command(cli: &args::Cli) -> ExitCode {
     let ui = ui::Ui::new(cli.quiet, cli.json);
     if cli.command.runs_networks() {
         pomona_exec::keep_freed_memory();

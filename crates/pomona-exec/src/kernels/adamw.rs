@@ -5,6 +5,7 @@ use rayon::prelude::*;
 use super::simd::simd;
 use crate::error::{ExecError, Result};
 use crate::tensor::Tensor;
+use crate::threads::stay_awake;
 
 /// Elements that a task takes.
 const CHUNK: usize = 1 << 14;
@@ -77,6 +78,7 @@ impl AdamW {
             )));
         }
         moving.steps += 1;
+        stay_awake(n);
         let [b1, b2] = self.betas.map(f64::from);
         let steps = f64::from(moving.steps);
         let rate = f64::from(self.rate) / (1.0 - b1.powf(steps));

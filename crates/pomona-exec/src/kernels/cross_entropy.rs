@@ -5,6 +5,7 @@ use rayon::prelude::*;
 use super::math::{exponentials, largest};
 use super::rows_per_task;
 use super::simd::simd;
+use crate::threads::stay_awake;
 
 simd! {
     fn rows<S>(x: &mut [f32], n: usize, targets: &[u32], scale: f32, losses: &mut [f32]) {
@@ -25,6 +26,7 @@ simd! {
 /// Cross-entropy of each row of `n` logits with its target, in nats; the logits become the gradient of `scale` times the sum:
 /// `scale * (softmax - one-hot)`. A target outside the row costs infinity and takes nothing off.
 pub fn cross_entropy(logits: &mut [f32], n: usize, targets: &[u32], scale: f32) -> Vec<f32> {
+    stay_awake(logits.len());
     let n = n.max(1);
     let mut losses = vec![0.0; targets.len().min(logits.len() / n)];
     let size = rows_per_task(n);

@@ -1,5 +1,7 @@
 //! Linear layers: products with a weight `[out, in]`, and a bias.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::gemm::{Matrix, Product, SMALL, Start};
@@ -19,36 +21,35 @@ simd! {
     }
 }
 
-/// `x @ weight.T + bias` for a few rows, each weight read from memory once for all of them.
+/// `x @ weight.T + bias` for a few rows of `x`: `multiply(x, outputs, y)` gives a row's products with some rows of the weight, each of
+/// which is read from memory once for all rows.
 pub(super) fn few_rows(
     x: &[f32],
-    weight: &[f32],
     bias: Option<&[f32]>,
-    rows: usize,
-    width: usize,
+    (rows, width, out): (usize, usize, usize),
     y: &mut [f32],
+    multiply: impl Fn(&[f32], Range<usize>, &mut [f32]) + Sync,
 ) {
     /// Outputs of a task.
     const OUTPUTS: usize = 64;
-    let out = weight.len().checked_div(width).unwrap_or(0);
     let shared = Shared::new(y);
     assert!(shared.len() >= rows * out, "a result for every row and output");
-    let task = |(t, w): (usize, &[f32])| {
-        let n = w.len() / width;
+    let task = |t: usize| {
+        let own = t * OUTPUTS..((t + 1) * OUTPUTS).min(out);
         for (r, x) in x.chunks_exact(width).take(rows).enumerate() {
             // SAFETY: within the result, and these outputs of the row are this task's alone.
-            let y = unsafe { shared.part(r * out + t * OUTPUTS, n) };
-            dots(x, w, y);
+            let y = unsafe { shared.part(r * out + own.start, own.len()) };
+            multiply(x, own.clone(), y);
             if let Some(bias) = bias {
-                y.iter_mut().zip(&bias[t * OUTPUTS..]).for_each(|(y, b)| *y += b);
+                y.iter_mut().zip(&bias[own.clone()]).for_each(|(y, b)| *y += b);
             }
         }
     };
-    let size = (OUTPUTS * width).max(1);
-    if rows * weight.len() < SMALL {
-        weight.chunks(size).enumerate().for_each(task);
+    let tasks = 0..out.div_ceil(OUTPUTS);
+    if rows * out * width < SMALL {
+        tasks.for_each(task);
     } else {
-        weight.par_chunks(size).enumerate().for_each(task);
+        tasks.into_par_iter().for_each(task);
     }
 }
 
@@ -58,7 +59,9 @@ pub(crate) fn linear(x: &[f32], weight: &[f32], bias: Option<&[f32]>, rows: usiz
     let start = bias.map_or(Start::Zero, Start::Column);
     let mut y = uninit(rows * out);
     if (1..=FEW_ROWS).contains(&rows) && width > 0 {
-        few_rows(x, weight, bias, rows, width, &mut y);
+        few_rows(x, bias, (rows, width, out), &mut y, |x, own, y| {
+            dots(x, &weight[own.start * width..own.end * width], y);
+        });
         return y;
     }
     let (a, b) = (Matrix::rows(x, width), Matrix::rows(weight, width));

@@ -46,6 +46,7 @@ pub(crate) use pointwise::{Loops, activate, activate_back, has, multiply};
 pub(crate) use recurrent::{Cell, Sequence, recurrent};
 pub(crate) use resample::{resample, turned};
 pub(crate) use rope::{Turn, rotate};
+pub use simd::instructions;
 pub(crate) use softmax::{softmax, softmax_back};
 pub(crate) use tape::{Slice, record, record_sharing, seed, step};
 

@@ -1,13 +1,11 @@
 //! Linear layers whose weights are as a file holds them, 16-bit floats or blocks of bytes with a scale: widened where they are
 //! packed or multiplied, never as a whole.
 
-use rayon::prelude::*;
-
-use super::gemm::{Operand, Product, SMALL, Start, turn_rows};
-use super::linear::FEW_ROWS;
+use super::gemm::{Operand, Product, Start, turn_rows};
+use super::linear::{FEW_ROWS, few_rows};
 use super::math::dot_widened;
 use super::simd::{Simd, simd};
-use super::{Shared, uninit};
+use super::uninit;
 
 /// How elements are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,7 +186,10 @@ pub(crate) fn linear_narrow(
     let out = weight.bytes.len().checked_div(row).unwrap_or(0);
     let mut y = uninit(rows * out);
     if (1..=FEW_ROWS).contains(&rows) && width > 0 {
-        few_rows(x, weight, bias, (rows, width, out), &mut y);
+        few_rows(x, bias, (rows, width, out), &mut y, |x, own, y| {
+            let bytes = &weight.bytes[own.start * row..own.end * row];
+            dots(x, Narrow { kind: weight.kind, bytes }, y);
+        });
         return y;
     }
     let start = bias.map_or(Start::Zero, Start::Column);
@@ -206,38 +207,6 @@ simd! {
             // SAFETY: whoever chose `S` found the set; a row's bytes are those of as many elements as `x` has.
             *y = unsafe { Narrow { kind: weight.kind, bytes }.dot::<S>(x) };
         }
-    }
-}
-
-/// A few rows of `x`: each of the weight's is read from memory once for all of them.
-fn few_rows(
-    x: &[f32],
-    weight: Narrow<'_>,
-    bias: Option<&[f32]>,
-    (rows, width, out): (usize, usize, usize),
-    y: &mut [f32],
-) {
-    /// Outputs of a task.
-    const OUTPUTS: usize = 64;
-    let row = weight.kind.row_bytes(width).unwrap_or(0);
-    let shared = Shared::new(y);
-    assert!(shared.len() >= rows * out, "a result for every row and output");
-    let task = |t: usize| {
-        let own = t * OUTPUTS..((t + 1) * OUTPUTS).min(out);
-        let weight = Narrow { kind: weight.kind, bytes: &weight.bytes[own.start * row..own.end * row] };
-        for (r, x) in x.chunks_exact(width).take(rows).enumerate() {
-            // SAFETY: within the result, and these outputs of the row are this task's alone.
-            let y = unsafe { shared.part(r * out + own.start, own.len()) };
-            dots(x, weight, y);
-            if let Some(bias) = bias {
-                y.iter_mut().zip(&bias[own.clone()]).for_each(|(y, b)| *y += b);
-            }
-        }
-    };
-    if rows * out * width < SMALL {
-        (0..out.div_ceil(OUTPUTS)).for_each(task);
-    } else {
-        (0..out.div_ceil(OUTPUTS)).into_par_iter().for_each(task);
     }
 }
 

@@ -323,6 +323,17 @@ pub(crate) enum Level {
     Portable,
 }
 
+/// The widest instructions of this processor that kernels use.
+pub fn instructions() -> &'static str {
+    match level() {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => "AVX-512",
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => "AVX2",
+        Level::Portable => std::env::consts::ARCH,
+    }
+}
+
 impl Level {
     /// The sets of this processor, the widest first.
     pub(crate) fn all() -> Vec<Level> {

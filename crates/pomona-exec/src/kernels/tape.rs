@@ -17,6 +17,7 @@ use burn::tensor::{Bytes, Shape};
 use crate::burn_types::{AutodiffBackend, B, D};
 use crate::error::Result;
 use crate::tensor::Tensor;
+use crate::threads::stay_awake;
 
 /// Row-major floats on the CPU. Clones share them.
 #[derive(Clone)]
@@ -89,6 +90,7 @@ impl<const N: usize> Backward<Flex, N> for Kernel {
         let Some(above) = Slice::new(&above) else { return };
         // Burn leaves out the parents that need no gradient.
         let need: Vec<bool> = ops.parents.iter().map(Option::is_some).collect();
+        stay_awake(above.len());
         let found = (ops.state.step)(&above, &need);
         for ((parent, gradient), shape) in ops.parents.into_iter().zip(found).zip(ops.state.shapes) {
             if let (Some(parent), Some(gradient)) = (parent, gradient) {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use pomona_exec::{Feeds, Tensor};
+use pomona_exec::{Feeds, Tensor, side_by_side};
 use pomona_graph::{Graph, ValueId};
 use rayon::prelude::*;
 
@@ -57,8 +57,11 @@ pub fn log_likelihoods(
         groups.iter().rev().flat_map(|same| same.chunks((PASS_TOKENS / same[0].0.len()).max(1))).collect();
     let beside = if lm.weights.kept() { passes_beside() } else { 1 };
     for some in batches.chunks(beside) {
-        let found: Vec<_> =
-            some.par_iter().map(|batch| batch_scores(lm, &head, requests, batch)).collect::<Result<_>>()?;
+        let each = |batch: &&[Shared<'_>]| batch_scores(lm, &head, requests, batch);
+        let found: Vec<_> = match some {
+            [one] => vec![each(one)?],
+            _ => side_by_side(|| some.par_iter().map(each).collect::<Result<_>>())?,
+        };
         for (request, score) in found.into_iter().flatten() {
             scores[request] += score;
         }

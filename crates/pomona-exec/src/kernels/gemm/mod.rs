@@ -20,8 +20,13 @@ use super::simd::Simd;
 use super::tiles::{in_tile, tile_size};
 use super::{Shared, uninit};
 
-/// Depth of a block: a panel of the right factor (16 lanes) takes two thirds of a 32 kB cache.
-const DEPTH: usize = 320;
+/// Depth of a block: a panel of the right factor takes two thirds of the first cache, 32 kB with 16 lanes; processors that have
+/// 32 lanes in a panel have 48 kB.
+const fn depth(lanes: usize) -> usize {
+    if lanes > 16 { 256 } else { 320 }
+}
+/// Columns that a task has a multiple of.
+const UNIT: usize = 32;
 /// Columns of a task at most: their block takes a third of a 512 kB cache.
 const COLUMNS: usize = 128;
 /// Rows whose panels stay in the second-level cache meanwhile.
@@ -76,7 +81,7 @@ impl<A: Operand, B: Operand, F: Fn(usize) -> usize + Sync> Product<'_, A, B, F> 
         let (mr, nr) = tile_size();
         let a = self.pack_left(mr);
         let even = |n: usize, parts: usize, unit: usize| n.div_ceil(parts).next_multiple_of(unit);
-        let columns = even(self.columns, self.columns.div_ceil(COLUMNS).max(TASKS), 2 * nr);
+        let columns = even(self.columns, self.columns.div_ceil(COLUMNS).max(TASKS), nr.max(UNIT));
         let blocks = self.columns.div_ceil(columns);
         let own = |j: usize| j * columns..((j + 1) * columns).min(self.columns);
         // Few columns: a long sum is cut along its depth, a short one into shares of rows.
@@ -370,7 +375,8 @@ fn pack_panels<S: Simd, O: Operand, const W: usize>(
 
 /// Blocks of the depth, as equal as can be.
 fn blocks_of(depth: usize) -> impl Iterator<Item = Range<usize>> {
-    let size = depth.div_ceil(depth.div_ceil(DEPTH).max(1)).max(1);
+    let (_, lanes) = tile_size();
+    let size = depth.div_ceil(depth.div_ceil(self::depth(lanes)).max(1)).max(1);
     (0..depth).step_by(size).map(move |k| k..(k + size).min(depth))
 }
 
