@@ -62,6 +62,8 @@ pub struct LabelledFiles {
     pub files: Vec<PathBuf>,
     /// The class of each.
     pub labels: Vec<u32>,
+    /// Names and numbers of the folders' classes; none for a table, and for files without labels.
+    pub classes: Vec<(String, u32)>,
     /// For people: the folder, and how files were drawn.
     pub source: String,
 }
@@ -82,25 +84,31 @@ impl LabelledFiles {
         }
         let classes = folders(path, media)?;
         let numbers = numbers(path, &classes, config)?;
-        let mut out = LabelledFiles { files: Vec::new(), labels: Vec::new(), source: name(path) };
-        for ((_, files), number) in classes.into_iter().zip(numbers) {
-            out.labels.extend(vec![number; files.len()]);
-            out.files.extend(files);
-        }
-        Ok(out)
+        Ok(numbered(path, classes, numbers))
     }
 
-    /// A directory's classes and their numbers, as [`LabelledFiles::open`] numbers them; none for a table.
+    /// As [`LabelledFiles::open`], with the numbers that other files' folders of the same names have.
     ///
     /// # Errors
-    /// [`TaskError::Data`] as [`LabelledFiles::open`].
-    pub fn classes(path: &Path, config: &Value, media: Media) -> Result<Vec<(String, u32)>> {
-        if path.is_file() || path.join("labels.csv").is_file() {
-            return Ok(Vec::new());
+    /// [`TaskError::Data`] as [`LabelledFiles::open`], and where a folder has a name that is not among them.
+    pub fn open_as(
+        path: &Path,
+        known: &[(String, u32)],
+        config: &Value,
+        media: Media,
+    ) -> Result<LabelledFiles> {
+        if known.is_empty() || path.is_file() || path.join("labels.csv").is_file() {
+            return LabelledFiles::open(path, config, media);
         }
         let classes = folders(path, media)?;
-        let numbers = numbers(path, &classes, config)?;
-        Ok(classes.into_iter().map(|(class, _)| class).zip(numbers).collect())
+        let number = |(class, _): &Class| {
+            known.iter().find(|(name, _)| name == class).map(|(_, n)| *n).ok_or_else(|| TaskError::Data {
+                path: path.to_owned(),
+                message: format!("has the folder {class}, a class that the training data do not have"),
+            })
+        };
+        let numbers = classes.iter().map(number).collect::<Result<_>>()?;
+        Ok(numbered(path, classes, numbers))
     }
 
     /// Fails where a label is none of a network's classes.
@@ -146,7 +154,7 @@ impl LabelledFiles {
             });
         }
         files.sort();
-        Ok(LabelledFiles { labels: vec![0; files.len()], files, source: name(path) })
+        Ok(LabelledFiles { labels: vec![0; files.len()], files, classes: Vec::new(), source: name(path) })
     }
 
     /// Number of files.
@@ -177,7 +185,7 @@ impl LabelledFiles {
 
     fn pick(&self, indices: impl Iterator<Item = usize>, source: String) -> LabelledFiles {
         let (files, labels) = indices.map(|i| (self.files[i].clone(), self.labels[i])).unzip();
-        LabelledFiles { files, labels, source }
+        LabelledFiles { files, labels, classes: self.classes.clone(), source }
     }
 
     /// BLAKE3 of the names, sizes and labels: equal for equal files.
@@ -255,6 +263,16 @@ fn folders(path: &Path, media: Media) -> Result<Vec<Class>> {
     Ok(out)
 }
 
+fn numbered(path: &Path, classes: Vec<Class>, numbers: Vec<u32>) -> LabelledFiles {
+    let (mut files, mut labels, mut names) = (Vec::new(), Vec::new(), Vec::new());
+    for ((class, own), number) in classes.into_iter().zip(numbers) {
+        labels.extend(vec![number; own.len()]);
+        files.extend(own);
+        names.push((class, number));
+    }
+    LabelledFiles { files, labels, classes: names, source: name(path) }
+}
+
 fn numbers(path: &Path, classes: &[Class], config: &Value) -> Result<Vec<u32>> {
     let found: Vec<Option<u32>> = classes.iter().map(|(class, _)| known(config, class)).collect();
     if found.iter().all(Option::is_none) {
@@ -305,5 +323,5 @@ fn from_table(path: &Path, config: &Value, media: Media) -> Result<LabelledFiles
     if files.is_empty() {
         return Err(fail(format!("lists no {}: a file and its label a line were expected", media.name())));
     }
-    Ok(LabelledFiles { files, labels, source: name(path) })
+    Ok(LabelledFiles { files, labels, classes: Vec::new(), source: name(path) })
 }

@@ -203,5 +203,5 @@ fn the_gradient_of_the_loss_is_its_slope() {
     }
     let narrow = Tensor::from_f32(vec![0.0; 6], &[3, 2], &device).unwrap();
     let message = on.losses(3..6, &narrow).unwrap_err().to_string();
-    assert!(message.contains("has label 2; the model tells 2 classes apart"), "{message}");
+    assert!(message.contains("has label 2, and the model tells 2 classes apart"), "{message}");
 }

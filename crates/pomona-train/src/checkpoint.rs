@@ -89,12 +89,13 @@ pub fn save(folder: &Path, progress: &Progress, parameters: &Parameters) -> Resu
     let mut specs = Vec::new();
     let mut values: Vec<Source<'_>> = Vec::new();
     let mut progress = progress.clone();
+    let mut put_as = |group: &str, (name, shape): (&str, &[usize]), value| {
+        let name = format!("{group}{name}");
+        specs.push(TensorSpec { name, encoding: Encoding::F32, shape: shape.to_vec() });
+        values.push(value);
+    };
     for p in &parameters.list {
-        let mut put = |group: &str, value| {
-            let name = format!("{group}{}", p.name);
-            specs.push(TensorSpec { name, encoding: Encoding::F32, shape: p.value.shape().to_vec() });
-            values.push(value);
-        };
+        let mut put = |group, value| put_as(group, (&p.name, p.value.shape()), value);
         put(WEIGHT, Source::Tensor(&p.value));
         match &p.state {
             _ if progress.complete => {}
@@ -114,11 +115,7 @@ pub fn save(folder: &Path, progress: &Progress, parameters: &Parameters) -> Resu
         }
     }
     for s in parameters.running.values.values() {
-        let mut put = |group: &str, value| {
-            let name = format!("{group}{}", s.name);
-            specs.push(TensorSpec { name, encoding: Encoding::F32, shape: s.value.shape().to_vec() });
-            values.push(value);
-        };
+        let mut put = |group, value| put_as(group, (&s.name, s.value.shape()), value);
         put(RUNNING, Source::Tensor(&s.value));
         if let Some(average) = &s.average {
             put(AVERAGE, Source::Slice(average));

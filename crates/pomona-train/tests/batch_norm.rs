@@ -2,54 +2,23 @@
 //! statistics, and what the trained network gives by them.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::path::{Path, PathBuf};
+mod common;
+
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use pomona_exec::{Device, Feeds, Loaded, Options, Tensor, evaluate};
+use common::{InOrder, SEED, goldens, read};
+use pomona_exec::{Feeds, Loaded, Options, evaluate};
 use pomona_graph::{Graph, Role};
 use pomona_store::Checkpoint;
 use pomona_task::TensorData;
 use pomona_train::data::Arrays;
 use pomona_train::{
-    Batch, Course, Decay, Limit, Losses, Network, Order, Parameters, Result, Rule, Run, Running, Schedule,
-    Source, Warmup, train,
+    Course, Decay, Limit, Losses, Network, Order, Parameters, Rule, Run, Running, Schedule, Source, Warmup,
+    train,
 };
 use serde_json::{Value, json};
-
-const SEED: u64 = 3;
-
-fn goldens() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens")
-}
-
-/// Samples in the order of the golden: the one that the run asks for first is sample 0.
-struct InOrder {
-    data: Arrays,
-    place: Vec<usize>,
-}
-
-impl Source for InOrder {
-    fn samples(&self) -> usize {
-        self.data.samples()
-    }
-
-    fn batch(&self, picks: &[usize], draw: u64) -> Result<Batch> {
-        self.data.batch(&picks.iter().map(|p| self.place[*p]).collect::<Vec<_>>(), draw)
-    }
-
-    fn fingerprint(&self) -> String {
-        self.data.fingerprint()
-    }
-
-    fn describe(&self) -> String {
-        self.data.describe()
-    }
-}
-
-fn read(file: &Checkpoint, name: &str, shape: &[usize]) -> Tensor {
-    Tensor::from_f32(file.decode(file.info(name).unwrap()).unwrap(), shape, &Device::cpu()).unwrap()
-}
 
 fn near(what: &str, got: &[f32], want: &[f32]) {
     let scale = want.iter().fold(1.0_f32, |m, v| m.max(v.abs()));
@@ -63,7 +32,7 @@ struct Case {
     golden: Value,
     file: Checkpoint,
     graph: Graph,
-    source: InOrder,
+    source: InOrder<Arrays>,
     parameters: Parameters,
     weights: Loaded,
     course: Course,

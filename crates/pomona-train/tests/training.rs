@@ -2,55 +2,21 @@
 //! weights after the last.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::path::{Path, PathBuf};
+mod common;
+
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use pomona_exec::{Device, Loaded, Tensor};
+use common::{InOrder, SEED, goldens, read};
+use pomona_exec::Loaded;
 use pomona_graph::Graph;
 use pomona_store::Checkpoint;
 use pomona_task::Windows;
 use pomona_train::data::Packed;
 use pomona_train::{
-    Batch, Course, Decay, Ended, Limit, Losses, Network, Order, Parameters, Result, Rule, Run, Schedule,
-    Source, Term, Warmup, train,
+    Course, Decay, Ended, Limit, Losses, Network, Order, Parameters, Rule, Run, Schedule, Term, Warmup, train,
 };
 use serde_json::{Value, json};
-
-const SEED: u64 = 3;
-
-fn goldens() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens")
-}
-
-/// The windows in the order of the golden: the one that the run asks for first is window 0.
-struct InOrder {
-    windows: Packed,
-    place: Vec<usize>,
-}
-
-impl Source for InOrder {
-    fn samples(&self) -> usize {
-        self.windows.samples()
-    }
-
-    fn batch(&self, picks: &[usize], draw: u64) -> Result<Batch> {
-        self.windows.batch(&picks.iter().map(|p| self.place[*p]).collect::<Vec<_>>(), draw)
-    }
-
-    fn fingerprint(&self) -> String {
-        self.windows.fingerprint()
-    }
-
-    fn describe(&self) -> String {
-        self.windows.describe()
-    }
-}
-
-fn read(file: &Checkpoint, name: &str, shape: &[usize]) -> Tensor {
-    let values = file.decode(file.info(name).unwrap()).unwrap();
-    Tensor::from_f32(values, shape, &Device::cpu()).unwrap()
-}
 
 fn loaded(graph: &Graph, file: &Checkpoint, group: &str) -> Loaded {
     Loaded(
@@ -98,7 +64,7 @@ fn check(name: &str) {
     let mut order = Order::new(SEED, windows.len());
     let mut place = vec![0; windows.len()];
     (0..windows.len()).for_each(|n| place[order.pick(n as u64)] = n);
-    let source = InOrder { windows: Packed::windows(&Windows::new(windows, "golden".into())), place };
+    let source = InOrder { data: Packed::windows(&Windows::new(windows, "golden".into())), place };
 
     let rule = match case["optimizer"].as_str().unwrap() {
         "adamw" => Rule::AdamW { betas: [0.9, 0.95], eps: 1e-8 },

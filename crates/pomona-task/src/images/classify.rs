@@ -87,12 +87,7 @@ impl Classification {
 
     fn rows(&self, samples: Range<usize>, output: &Tensor) -> Result<usize> {
         match output.shape() {
-            [n, classes] if *n == samples.len() => match self.set.labels[samples].iter().max() {
-                Some(label) if *label as usize >= *classes => Err(TaskError::Unfit(format!(
-                    "a picture has label {label}; the model tells {classes} classes apart: do data and model belong together?"
-                ))),
-                _ => Ok(*classes),
-            },
+            [n, classes] if *n == samples.len() => self.set.check(Some(*classes as i64)).map(|()| *classes),
             other => Err(TaskError::Unfit(format!(
                 "the output `{LOGITS}` has shape {other:?}; a row of classes for each of {} pictures was expected",
                 samples.len()

@@ -12,6 +12,8 @@ mod records;
 mod sounds;
 
 use pomona_exec::Tensor;
+use pomona_graph::Graph;
+use pomona_task::LabelledFiles;
 
 use crate::error::Result;
 use crate::loss::Kind;
@@ -142,6 +144,22 @@ pub(crate) fn token_inputs(ids: Vec<i64>, batch: usize, length: usize) -> Result
         ("input_ids".to_owned(), Tensor::from_i64(ids, &[batch, length], &device)?),
         ("positions".to_owned(), Tensor::from_i64(positions, &[length], &device)?),
     ])
+}
+
+/// The number of classes that a network tells apart: the last axis of its first output.
+pub(crate) fn classes(graph: &Graph) -> Option<i64> {
+    graph.outputs.first().and_then(|p| graph.value(p.value).shape.last()?.as_int())
+}
+
+/// Labelled files that were read, with their classes.
+pub(crate) fn classified((input, values): (&str, Tensor), set: &LabelledFiles, picks: &[usize]) -> Batch {
+    Batch {
+        inputs: vec![(input.to_owned(), values)],
+        target: Target::Tokens(picks.iter().filter_map(|p| set.labels.get(*p).copied()).collect()),
+        samples: picks.len(),
+        units: picks.len(),
+        from: format!("{}, numbers {}", set.source, listed(picks)),
+    }
 }
 
 /// `3, 7, 12`: sample numbers for messages.

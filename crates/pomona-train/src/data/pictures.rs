@@ -7,7 +7,7 @@ use pomona_task::{LabelledFiles, TaskError};
 use rayon::prelude::*;
 
 use super::augment::{Augment, Change};
-use super::{Batch, Source, Target, listed};
+use super::{Batch, Source, Target, classes, classified, listed};
 use crate::error::Result;
 use crate::loss::Kind;
 
@@ -40,7 +40,7 @@ impl Pictures {
         drawn: Drawn,
     ) -> Result<Self> {
         let port = picture_port(graph)?;
-        set.check(graph.outputs.first().and_then(|p| graph.value(p.value).shape.last()?.as_int()))?;
+        set.check(classes(graph))?;
         Ok(Self { set, preprocessing, input: port_name(graph, port), drawn })
     }
 }
@@ -59,13 +59,7 @@ impl Source for Pictures {
         let mut pictures = self.preprocessing.read(&files, &Device::cpu())?;
         let changes = self.drawn.augment.draw(self.drawn.seed, draw, picks.len());
         change(&mut pictures, &changes, &self.preprocessing)?;
-        Ok(Batch {
-            inputs: vec![(self.input.clone(), pictures)],
-            target: Target::Tokens(picks.iter().filter_map(|p| self.set.labels.get(*p).copied()).collect()),
-            samples: picks.len(),
-            units: picks.len(),
-            from: format!("{}, numbers {}", self.set.source, listed(picks)),
-        })
+        Ok(classified((&self.input, pictures), &self.set, picks))
     }
 
     fn fingerprint(&self) -> String {

@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::{Batch, Source, Target, listed};
+use super::{Batch, Source, classes, classified};
 use crate::error::Result;
 
 /// Recordings for a network that takes waveforms.
@@ -53,11 +53,16 @@ impl Sounds {
                 .into());
             }
         };
-        set.check(graph.outputs.first().and_then(|p| graph.value(p.value).shape.last()?.as_int()))?;
+        set.check(classes(graph))?;
         let first = || set.files.first().map(|f| Sound::read(f)).transpose().map(|s| s.map_or(0, |s| s.rate));
         let rate = rate.map_or_else(first, Ok)?;
         let length = last.as_int().and_then(|n| usize::try_from(n).ok()).unwrap_or(length);
         Ok(Self { set, rate, length, input: port.name.clone(), channel, seed })
+    }
+
+    /// Numbers a second of all recordings.
+    pub fn rate(&self) -> u32 {
+        self.rate
     }
 
     /// A recording of the wanted length; `place` between 0 and 1 says where in a longer one.
@@ -101,13 +106,7 @@ impl Source for Sounds {
         let shape =
             if self.channel { vec![picks.len(), 1, self.length] } else { vec![picks.len(), self.length] };
         let values = Tensor::from_f32(waves.concat(), &shape, &Device::cpu())?;
-        Ok(Batch {
-            inputs: vec![(self.input.clone(), values)],
-            target: Target::Tokens(picks.iter().filter_map(|p| self.set.labels.get(*p).copied()).collect()),
-            samples: picks.len(),
-            units: picks.len(),
-            from: format!("{}, numbers {}", self.set.source, listed(picks)),
-        })
+        Ok(classified((&self.input, values), &self.set, picks))
     }
 
     fn fingerprint(&self) -> String {

@@ -77,11 +77,11 @@ fn run(job: &Job<'_>, ui: &Ui) -> Result<()> {
     });
     let teacher = teacher.transpose()?;
 
-    let source = data::read(&model, component, &o.data, (o, data::Use::Train))?;
+    let data::Read { source, seen } = data::read(&model, component, &o.data, (o, data::Use::Train))?;
     ui.say(format!("data: {}", source.describe()));
     let held = match o.valid.as_slice() {
         [] => None,
-        files => Some(data::read(&model, component, files, (o, data::Use::HoldOut))?),
+        files => Some(data::read(&model, component, files, (o, data::Use::HoldOut(&seen)))?.source),
     };
     let held = held.as_deref().map(|held| Few::evenly(held, o.valid_samples));
     if let Some(held) = &held {

@@ -6,12 +6,10 @@ use anyhow::{Result, bail};
 use pomona_graph::{Graph, ValueType};
 use pomona_models::Component;
 use pomona_task::images::{PairSet, Preprocessing};
-use pomona_task::{LabelledFiles, Media, Sound};
-use pomona_train::Source;
+use pomona_task::{LabelledFiles, Media};
 use pomona_train::data::{Pairs, Pictures, Sounds};
-use serde_json::{Value, json};
 
-use super::Use;
+use super::{Read, Seen, Use};
 use crate::args::Usage;
 use crate::train_args::TrainOptions;
 
@@ -19,26 +17,31 @@ use crate::train_args::TrainOptions;
 pub fn read(
     component: &Component,
     path: &Path,
-    (o, purpose): (&TrainOptions, Use),
-) -> Result<Box<dyn Source>> {
+    (o, purpose): (&TrainOptions, Use<'_>),
+) -> Result<Read<'static>> {
     let graph = &component.graph;
     let drawn = purpose.drawn(o);
     match ranks(graph) {
         (Some(4), Some(4)) => {
             let said = component.directory().join("preprocessor_config.json").is_file();
             let given = said.then(|| Preprocessing::of(component)).transpose()?;
-            Ok(Box::new(Pairs::new(PairSet::open(path, o.reverse_pairs)?, given, graph, drawn)?))
+            Ok(Read::alone(Pairs::new(PairSet::open(path, o.reverse_pairs)?, given, graph, drawn)?))
         }
         (Some(4), Some(2)) => {
-            let set = labelled(component, path, Media::Pictures, (o, purpose))?;
-            Ok(Box::new(Pictures::new(set, Preprocessing::of(component)?, graph, drawn)?))
+            let set = labelled(component, path, Media::Pictures, purpose)?;
+            let seen = Seen { classes: set.classes.clone(), rate: None };
+            let source = Pictures::new(set, Preprocessing::of(component)?, graph, drawn)?;
+            Ok(Read { source: Box::new(source), seen })
         }
         (Some(2 | 3), Some(2)) => {
-            let set = labelled(component, path, Media::Sounds, (o, purpose))?;
-            let train = purpose == Use::Train;
+            let set = labelled(component, path, Media::Sounds, purpose)?;
+            let classes = set.classes.clone();
             // Held-out recordings have the rate of those that are trained on.
-            let rate = if train { None } else { rate_of(component, o)? };
-            Ok(Box::new(Sounds::new(set, graph, o.seq, (rate, train.then_some(o.seed)))?))
+            let rate = purpose.seen().and_then(|s| s.rate);
+            let seed = (purpose == Use::Train).then_some(o.seed);
+            let source = Sounds::new(set, graph, o.seq, (rate, seed))?;
+            let seen = Seen { classes, rate: Some(source.rate()) };
+            Ok(Read { source: Box::new(source), seen })
         }
         _ => bail!(Usage(format!(
             "`{}` takes neither pictures nor waveforms alone: --data is a .safetensors file with its inputs by name and `target`",
@@ -48,32 +51,9 @@ pub fn read(
 }
 
 /// Files with their classes. Those of held-out data have the numbers that the training data's folders have.
-pub fn labelled(
-    component: &Component,
-    path: &Path,
-    media: Media,
-    (o, purpose): (&TrainOptions, Use),
-) -> Result<LabelledFiles> {
-    let training = match (purpose, o.data.as_slice()) {
-        (Use::HoldOut, [one]) => LabelledFiles::classes(&one.path, &component.config, media)?,
-        _ => Vec::new(),
-    };
-    if training.is_empty() {
-        return Ok(LabelledFiles::open(path, &component.config, media)?);
-    }
-    let own = LabelledFiles::classes(path, &Value::Null, media)?;
-    if let Some((stranger, _)) = own.iter().find(|(class, _)| training.iter().all(|(c, _)| c != class)) {
-        bail!("{}: has the folder {stranger}, a class that the training data do not have", path.display());
-    }
-    let numbers: serde_json::Map<String, Value> =
-        training.into_iter().map(|(class, n)| (class, n.into())).collect();
-    Ok(LabelledFiles::open(path, &json!({"label2id": numbers}), media)?)
-}
-
-fn rate_of(component: &Component, o: &TrainOptions) -> Result<Option<u32>> {
-    let [one] = o.data.as_slice() else { return Ok(None) };
-    let set = LabelledFiles::open(&one.path, &component.config, Media::Sounds)?;
-    Ok(set.files.first().map(|f| Sound::read(f)).transpose()?.map(|s| s.rate))
+pub fn labelled(component: &Component, path: &Path, media: Media, purpose: Use<'_>) -> Result<LabelledFiles> {
+    let known = purpose.seen().map_or(&[][..], |s| &s.classes);
+    Ok(LabelledFiles::open_as(path, known, &component.config, media)?)
 }
 
 /// Whether a network takes pictures alone.

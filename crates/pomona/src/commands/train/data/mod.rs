@@ -15,22 +15,54 @@ use pomona_train::data::{Arrays, Augment, Drawn};
 use crate::args::Usage;
 use crate::train_args::TrainOptions;
 
+/// What training data showed that held-out data have to have too.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Names and numbers of folders.
+    classes: Vec<(String, u32)>,
+    /// Numbers a second of recordings.
+    rate: Option<u32>,
+}
+
+/// Data, and what they showed.
+pub struct Read<'a> {
+    /// The samples.
+    pub source: Box<dyn Source + 'a>,
+    /// What held-out data have to have too.
+    pub seen: Seen,
+}
+
+impl<'a> Read<'a> {
+    /// Data that ask nothing of others.
+    fn alone(source: impl Source + 'a) -> Self {
+        Self { source: Box::new(source), seen: Seen::default() }
+    }
+}
+
 /// Whether data are trained on or held out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Use {
+pub enum Use<'a> {
     /// What may be drawn is drawn.
     Train,
     /// Every sample as it is, what has to be drawn always the same.
-    HoldOut,
+    HoldOut(&'a Seen),
 }
 
-impl Use {
+impl Use<'_> {
+    /// What is known of the training data.
+    fn seen(&self) -> Option<&Seen> {
+        match self {
+            Use::Train => None,
+            Use::HoldOut(seen) => Some(seen),
+        }
+    }
+
     /// What may happen to pictures, and from which it and noise are drawn: held-out samples see other noise than those that are
     /// trained on.
     fn drawn(self, o: &TrainOptions) -> Drawn {
         match self {
             Use::Train => Drawn { augment: o.augment, seed: o.seed },
-            Use::HoldOut => Drawn { augment: Augment::default(), seed: !o.seed },
+            Use::HoldOut(_) => Drawn { augment: Augment::default(), seed: !o.seed },
         }
     }
 }
@@ -40,8 +72,8 @@ pub fn read<'a>(
     model: &'a Model,
     component: &'a Component,
     files: &[TextRange],
-    (o, purpose): (&TrainOptions, Use),
-) -> Result<Box<dyn Source + 'a>> {
+    (o, purpose): (&TrainOptions, Use<'_>),
+) -> Result<Read<'a>> {
     let graph = &component.graph;
     let pictures = files.len() == 1
         && !is_tensors(&files[0].path)
@@ -57,7 +89,7 @@ pub fn read<'a>(
     }
     match files {
         [TextRange { path, lines: None }] if is_tensors(path) => {
-            Ok(Box::new(Arrays::new(TensorData::read(path, graph, usize::MAX)?, graph)))
+            Ok(Read::alone(Arrays::new(TensorData::read(path, graph, usize::MAX)?, graph)))
         }
         [TextRange { path, lines: None }] if noise::is_denoiser(graph) => {
             noise::read(model, component, path, (o, purpose))

@@ -9,12 +9,11 @@ use pomona_models::tokenizer::Tokenizer;
 use pomona_models::{Component, Model};
 use pomona_task::images::{Filter, Preprocessing, Sizing};
 use pomona_task::{CaptionSet, LabelledFiles, Media, ModelWeights, NoiseSchedule, Residence, widened_bytes};
-use pomona_train::Source;
 use pomona_train::data::{Beside, Frozen, Latents, Noised};
 use serde_json::Value;
 
-use super::Use;
 use super::media::labelled;
+use super::{Read, Seen, Use};
 use crate::train_args::TrainOptions;
 
 const SCHEDULE: &str = "scheduler_config.json";
@@ -31,8 +30,8 @@ pub fn read<'a>(
     model: &'a Model,
     component: &'a Component,
     path: &Path,
-    (o, purpose): (&TrainOptions, Use),
-) -> Result<Box<dyn Source + 'a>> {
+    (o, purpose): (&TrainOptions, Use<'_>),
+) -> Result<Read<'a>> {
     let graph = &component.graph;
     let schedule = schedule(model, component)?;
     let latents = match part(model, "vae") {
@@ -40,7 +39,7 @@ pub fn read<'a>(
         None => None,
     };
     let scale = part(model, "vae").map_or(1, reduction);
-    let (files, beside, identity, source) = pictures(model, component, path, (o, purpose))?;
+    let (files, beside, identity, source, seen) = pictures(model, component, path, purpose)?;
     let preprocessing = preprocessing(graph, latents.as_ref(), scale)?;
     let drawn = purpose.drawn(o);
     let encoders = ["vae", "text_encoder"].into_iter().filter_map(|name| part(model, name));
@@ -49,7 +48,8 @@ pub fn read<'a>(
         identity.push(encoder.fingerprint()?);
     }
     let told = (blake3::hash(identity.join("\n").as_bytes()).to_hex().to_string(), source);
-    Ok(Box::new(Noised::new(graph, (files, beside), preprocessing, latents, schedule, drawn, told)?))
+    let source = Noised::new(graph, (files, beside), preprocessing, latents, schedule, drawn, told)?;
+    Ok(Read { source: Box::new(source), seen })
 }
 
 fn part<'a>(model: &'a Model, name: &str) -> Option<&'a Component> {
@@ -97,14 +97,9 @@ fn reduction(vae: &Component) -> usize {
     1 << levels.saturating_sub(1).min(16)
 }
 
-type Found<'a> = (Vec<PathBuf>, Beside<'a>, String, String);
+type Found<'a> = (Vec<PathBuf>, Beside<'a>, String, String, Seen);
 
-fn pictures<'a>(
-    model: &'a Model,
-    component: &Component,
-    path: &Path,
-    (o, purpose): (&TrainOptions, Use),
-) -> Result<Found<'a>> {
+fn pictures<'a>(model: &'a Model, component: &Component, path: &Path, purpose: Use<'_>) -> Result<Found<'a>> {
     let graph = &component.graph;
     if graph.input("encoder_hidden_states").is_some() {
         let set = CaptionSet::open(path)?;
@@ -118,11 +113,17 @@ fn pictures<'a>(
         let tokens =
             set.captions.iter().map(|c| padded(&tokenizer, c, &text.graph)).collect::<Result<_>>()?;
         let identity = set.fingerprint();
-        return Ok((set.files, Beside::Captions(tokens, frozen(text)?), identity, set.source));
+        return Ok((
+            set.files,
+            Beside::Captions(tokens, frozen(text)?),
+            identity,
+            set.source,
+            Seen::default(),
+        ));
     }
     let classes = graph.input("class_labels").is_some_and(|v| graph.value(v).ty == ValueType::Int);
     let set = match classes {
-        true => labelled(component, path, Media::Pictures, (o, purpose))?,
+        true => labelled(component, path, Media::Pictures, purpose)?,
         false => LabelledFiles::unlabelled(path, Media::Pictures)?,
     };
     if classes {
@@ -130,7 +131,7 @@ fn pictures<'a>(
     }
     let (identity, source) = (set.fingerprint(), format!("{}, {} pictures", set.source, set.len()));
     let beside = if classes { Beside::Classes(set.labels) } else { Beside::Nothing };
-    Ok((set.files, beside, identity, source))
+    Ok((set.files, beside, identity, source, Seen { classes: set.classes, rate: None }))
 }
 
 /// A caption's tokens as the text encoder was trained with: cut or filled up to its positions, ending with the end token.

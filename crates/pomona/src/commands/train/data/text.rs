@@ -4,20 +4,21 @@ use anyhow::{Result, bail};
 use pomona_models::Model;
 use pomona_models::tokenizer::{ChatMessage, ChatOptions, Tokenizer};
 use pomona_task::{TaskError, TextRange, holds_windows, token_windows};
+use pomona_train::TrainError;
 use pomona_train::data::{Examples, Packed, Pair, Records, read_records};
-use pomona_train::{Source, TrainError};
 
+use super::Read;
 use crate::args::Usage;
 use crate::context::{tokenizer, vocabulary};
 use crate::train_args::TrainOptions;
 
 /// Reads all files.
-pub fn read(model: &Model, files: &[TextRange], o: &TrainOptions) -> Result<Box<dyn Source>> {
+pub fn read(model: &Model, files: &[TextRange], o: &TrainOptions) -> Result<Read<'static>> {
     if let [one] = files
         && holds_windows(&one.path)
     {
         let windows = token_windows(&one.path, "training", vocabulary(model)?)?;
-        return Ok(Box::new(Packed::windows(&windows)));
+        return Ok(Read::alone(Packed::windows(&windows)));
     }
     let tokenizer = tokenizer(model)?;
     let end = tokenizer.special().eos.first().copied();
@@ -33,9 +34,9 @@ pub fn read(model: &Model, files: &[TextRange], o: &TrainOptions) -> Result<Box<
     match (texts.is_empty(), pairs.is_empty()) {
         (_, true) => {
             let stream = Records::stream(&texts, end, &encode)?;
-            Ok(Box::new(Packed::new(stream, o.seq, files)?))
+            Ok(Read::alone(Packed::new(stream, o.seq, files)?))
         }
-        (true, false) => Ok(Box::new(Examples::new(&pairs, o.seq, end, &encode, files)?)),
+        (true, false) => Ok(Read::alone(Examples::new(&pairs, o.seq, end, &encode, files)?)),
         (false, false) => bail!(Usage(
             "--data has both texts, which are packed, and prompts with responses, which are not: train on one kind".to_owned()
         )),
