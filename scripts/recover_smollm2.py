@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
 """SmolLM2-135M without three and six of its thirty blocks, won back: arms of equal wall time, a JSON row each.
 
-recover_smollm2.py MODEL.gguf [--minutes 6] [--arms lora,full,...] [--blocks 3,6] [--text written] [--peft PYTHON]
+recover_smollm2.py MODEL.gguf TOKENS.json [--minutes 6] [--arms lora,full,...] [--blocks 3,6] [--text written] [--peft PYTHON]
 
-Needs POMONA_DATA: text/wikitext-2/valid.txt (lines 1-1880 choose the blocks, the rest evaluates) and text/train/*.txt (trains). With
+TOKENS.json is from `make_reference_tokens.py`: its calibration windows choose the blocks, its 24 windows of 512 tokens evaluate, as in the
+tables of docs/llm-depth.md. Needs POMONA_DATA: text/train/*.txt trains, tasks and text/wikitext-2/valid.txt evaluate. With
 `--text written` the arms train on text that the dense model writes itself (`--windows-written` windows of 257 tokens), rows `*-written`. With
 `--peft` a Python with torch, transformers and peft trains the LoRA arm too (`train_torch.py`), rows `*-peft`.
-Resumable in parts: a row that exists is not made again, a training that was stopped goes on from its checkpoint.
+Trainings come first, one after the other, so that their times are those of a machine that does nothing else; evaluations follow (`--only train`
+and `--only evaluate` do one of the two). Resumable in parts: a row that exists is not made again, a training that was stopped goes on from its
+checkpoint.
 """
 import argparse
 import json
@@ -19,24 +22,27 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+# The rate of full training is the best of 1e-4, 3e-4 and 1e-3 by 90 seconds each, six blocks out, measured on the calibration half
+# (loss 4.145, 4.061, 4.333; 4.409 before).
 ARMS = {
     "lora": ["finetune", "--lora-rank", "8", "--lora-alpha", "16", "--lr", "1e-3"],
-    "full": ["finetune", "--lr", "1e-4"],
-    "kl": ["distill", "--lr", "1e-4", "--loss", "kl=1"],
-    "kl-hidden": ["distill", "--lr", "1e-4", "--loss", "kl=1", "--loss", "features=1,normalise=relative"],
+    "full": ["finetune", "--lr", "3e-4"],
+    "kl": ["distill", "--lr", "3e-4", "--loss", "kl=1"],
+    "kl-hidden": ["distill", "--lr", "3e-4", "--loss", "kl=1", "--loss", "features=1,normalise=relative"],
 }
 
 parser = argparse.ArgumentParser()
 parser.add_argument("model", type=Path)
+parser.add_argument("tokens", type=Path)
 parser.add_argument("--minutes", type=float, default=6)
 parser.add_argument("--arms", default="full,lora,kl,kl-hidden,dense")
 parser.add_argument("--blocks", default="3,6")
-parser.add_argument("--windows", type=int, default=24)
 parser.add_argument("--questions", type=int, default=0, help="of ARC-Easy and SIQA; none without it")
 parser.add_argument("--repetition", type=int, default=0, help="prompts for the repetition rate; none without it")
 parser.add_argument("--text", choices=("train", "written"), default="train")
 parser.add_argument("--windows-written", type=int, default=512)
 parser.add_argument("--peft", type=Path)
+parser.add_argument("--only", choices=("train", "evaluate"))
 parser.add_argument("--pomona", type=Path, default=ROOT / "target/release/pomona")
 parser.add_argument("--work", type=Path, default=ROOT / "target/recovery")
 parser.add_argument("--out", type=Path, default=ROOT / "docs/results/recovery")
@@ -83,7 +89,7 @@ def named(words):
 
 def evaluation(model):
     found = {}
-    wide = pomona("-q", "eval", model, "--task", "perplexity", "--data", f"{VALID}:1881-3760", "--windows", args.windows)
+    wide = pomona("-q", "eval", model, "--task", "perplexity", "--data", args.tokens)
     found["perplexity"], found["perplexity_stderr"] = wide["perplexity"], wide["perplexity_stderr"]
     found["evaluation"] = {k: wide[k] for k in ("protocol", "windows", "tokens", "source", "data_fingerprint")}
     if args.questions:
@@ -106,39 +112,52 @@ def keep(name, row):
     print(f"{name}: perplexity {row['perplexity']:.2f}" + (f", {row['tokens_per_second']:.0f} tokens/s" if "steps" in row else ""), flush=True)
 
 
-def before(name, model, more):
-    """The row of a model without training."""
+TRAINED = ("steps", "tokens", "seconds", "tokens_per_second", "loss_first", "loss_last", "trained_parameters", "peak_memory")
+later = []
+
+
+def evaluated(name, model, more, made=False):
+    """A row that is measured once all trainings are done."""
+    def measure():
+        if not (args.out / f"{name}.json").exists():
+            keep(name, {**more, **evaluation(model)})
+        if made:
+            shutil.rmtree(model, ignore_errors=True)
+    later.append(measure)
+
+
+def trained(name, train, more):
+    """A training, unless its row or its model is there; what it took is kept beside the model."""
+    out, took = args.work / name, args.work / f"{name}.took.json"
     if not (args.out / f"{name}.json").exists():
-        keep(name, {**more, **evaluation(model)})
+        if not took.exists():
+            if args.only == "evaluate":
+                return
+            about, done = train(out)
+            load = [round(x, 1) for x in os.getloadavg()]
+            took.write_text(json.dumps({**about, "minutes": args.minutes, "load_after_training": load, **{k: done[k] for k in TRAINED}}))
+            print(f"{name}: {done['steps']} steps, {done['tokens_per_second']:.0f} tokens/s, loss {done['loss_first']:.3f} to {done['loss_last']:.3f}", flush=True)
+        more = {**more, **json.loads(took.read_text())}
+    evaluated(name, out, more, made=True)
 
 
 def peft(name, model, more):
     """The LoRA arm by PyTorch and peft: the same rank, rate, windows, batches and time."""
-    row = args.out / f"{name}.json"
-    if row.exists() or not args.peft:
-        return
-    out = args.work / name
-    command = [args.peft, ROOT / "scripts/train_torch.py", model, *TRAIN, "--lora", "--minutes", args.minutes, "--out", out]
-    done = json.loads(subprocess.run(list(map(str, command)), check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
-    keep(name, {**more, "minutes": args.minutes, "command": f"train_torch.py CUT $POMONA_DATA/text/train/*.txt --lora --minutes {args.minutes:g}", "seed": 0,
-                **{k: done[k] for k in ("steps", "tokens", "seconds", "tokens_per_second", "loss_first", "loss_last",
-                                        "trained_parameters", "peak_memory")}, **evaluation(out)})
-    shutil.rmtree(out)
+    def train(out):
+        command = [args.peft, ROOT / "scripts/train_torch.py", model, *TRAIN, "--lora", "--minutes", args.minutes, "--out", out]
+        done = json.loads(subprocess.run(list(map(str, command)), check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+        return {"command": f"train_torch.py CUT $POMONA_DATA/text/train/*.txt --lora --minutes {args.minutes:g}", "seed": 0}, done
+    if args.peft:
+        trained(name, train, more)
 
 
 def arm(name, model, words, more):
-    row = args.out / f"{name}.json"
-    if row.exists():
-        return
-    out = args.work / name
-    command = [words[0], model, *words[1:], *COMMON, "--data", *trained_on, "--minutes", args.minutes, "-o", out]
-    if words[0] == "distill":
-        command += ["--teacher", dense]
-    done = pomona(*command, "--force", "--resume")
-    keep(name, {**more, "minutes": args.minutes, "command": named(command), "seed": 1,
-                **{k: done[k] for k in ("steps", "tokens", "seconds", "tokens_per_second", "loss_first", "loss_last",
-                                        "trained_parameters", "peak_memory")}, **evaluation(out)})
-    shutil.rmtree(out)
+    def train(out):
+        command = [words[0], model, *words[1:], *COMMON, "--data", *trained_on, "--minutes", args.minutes, "-o", out]
+        if words[0] == "distill":
+            command += ["--teacher", dense]
+        return {"command": named(command), "seed": 1}, pomona("-q", *command, "--force", "--resume")
+    trained(name, train, more)
 
 
 # The dense model as every arm begins from it: the 4-bit weights widened.
@@ -146,7 +165,8 @@ dense = args.work / "dense"
 if not dense.exists():
     pomona("-q", "export", args.model, "-o", dense, "--format", "hf")
 scores = args.work / "scores.json"
-pomona("-q", "score", dense, "--criterion", "block-influence", "--data", f"{VALID}:1-1880", "-o", scores)
+if not scores.exists():
+    pomona("-q", "score", dense, "--criterion", "block-influence", "--data", args.tokens, "-o", scores)
 label = f"{args.minutes:g}min" + ("-written" if args.text == "written" else "")
 trained_on = TRAIN
 if args.text == "written":
@@ -155,30 +175,52 @@ if args.text == "written":
         pomona("generate", dense, "--windows", args.windows_written, "--tokens", 257, "--seed", 77, "-o", written)
     trained_on = [written]
 arms = args.arms.split(",")
-before("dense", dense, {"blocks_removed": 0})
+if "dense" in arms:
+    evaluated("dense", dense, {"blocks_removed": 0})
 for count in map(int, args.blocks.split(",")):
     cut, plan = args.work / f"cut-{count}", args.work / f"plan-{count}.json"
     if not cut.exists():
         pomona("-q", "plan", dense, "--scores", scores, "--target", f"blocks={count}", "-o", plan, "--force")
         pomona("-q", "apply", dense, "--plan", plan, "-o", cut)
     about = {"blocks_removed": count, "removed": json.loads(plan.read_text())["removed"]}
-    before(f"cut-{count}", cut, about)
+    evaluated(f"cut-{count}", cut, about)
     for which in (a for a in arms if a != "dense"):
         arm(f"cut-{count}-{which}-{label}", cut, ARMS[which], about)
     if args.text == "train":
         peft(f"cut-{count}-peft-{label}", cut, about)
 if "dense" in arms:
     arm(f"dense-full-{label}", dense, ARMS["full"], {"blocks_removed": 0})
+if args.only != "train":
+    for measure in later:
+        measure()
 
 rows = {p.stem: json.loads(p.read_text()) for p in args.out.glob("*.json")}
-control = rows.get(f"dense-full-{label}")
-print("\n| blocks out | arm | perplexity | recovery | tokens/s | peak memory |\n|---|---|---|---|---|---|")
-for name, row in sorted(rows.items(), key=lambda r: (r[1]["blocks_removed"], r[0])):
-    if row.get("minutes", args.minutes) != args.minutes or ("steps" in row and name.endswith("-written") != (args.text == "written")):
-        continue
-    start = rows.get(f"cut-{row['blocks_removed']}")
+
+
+def line(name, row):
+    """A row of the page: without training, or after it."""
+    written = name.endswith("-written")
+    trained = "steps" in row
+    after = name.removeprefix(f"cut-{row['blocks_removed']}-").removeprefix("dense-").removesuffix("-written").rsplit("-", 1)[0] if trained else ""
+    start, control = rows.get(f"cut-{row['blocks_removed']}"), rows.get(f"dense-full-{args.minutes:g}min" + ("-written" if written else ""))
     share = ""
-    if control and start and "steps" in row:
+    if trained and row["blocks_removed"] and control and start:
         share = f"{(start['perplexity'] - row['perplexity']) / (start['perplexity'] - control['perplexity']):.0%}"
-    speed = f"{row['tokens_per_second']:.0f} | {row['peak_memory'] / 1e9:.2f} GB" if "steps" in row else "| "
-    print(f"| {row['blocks_removed']} | {name} | {row['perplexity']:.2f} | {share} | {speed} |")
+    cells = [row["blocks_removed"] or "none", "its own text" if written else "books" if trained else "", after,
+             f"{row['perplexity']:.2f}", share]
+    cells += [f"{100 * row[k]['acc']:.1f}" if k in row else "" for k in ("arc_easy", "siqa")]
+    cells += [f"{100 * row['repetition']['repeated']:.0f} %" if "repetition" in row else ""]
+    cells += [row["steps"], f"{row['tokens_per_second']:.0f}", f"{row['peak_memory'] / 1e9:.2f} GB"] if trained else ["", "", ""]
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+table = ["| blocks out | trained on | arm | perplexity | recovery | ARC-Easy | SIQA | repetition | steps | tokens/s | peak memory |", "|---" * 11 + "|"]
+# As the table reads: by blocks, untrained first, then by perplexity.
+for name, row in sorted(rows.items(), key=lambda r: (r[1]["blocks_removed"], "steps" in r[1], r[1]["perplexity"])):
+    if row.get("minutes", args.minutes) == args.minutes:
+        table.append(line(name, row))
+print("\n" + "\n".join(table))
+page = ROOT / "docs/recovery.md"
+if page.exists():
+    before_table, _, rest = page.read_text().partition("<!-- table -->\n")
+    page.write_text(before_table + "<!-- table -->\n" + "\n".join(table) + "\n<!-- end -->" + rest.partition("<!-- end -->")[2])
