@@ -130,7 +130,7 @@ def trained(name, train, more):
     """A training, unless its row or its model is there; what it took is kept beside the model."""
     out, took = args.work / name, args.work / f"{name}.took.json"
     if not (args.out / f"{name}.json").exists():
-        if not took.exists():
+        if not (took.exists() and out.exists()):
             if args.only == "evaluate":
                 return
             about, done = train(out)
