@@ -51,7 +51,7 @@ impl Tensor {
     /// Floats, row-major. The number of values must be the product of the shape.
     pub fn from_f32(values: Vec<f32>, shape: &[usize], device: &Device) -> Result<Tensor> {
         check_count(values.len(), shape)?;
-        let data = if device.name() == "cpu" {
+        let data = if device.is_cpu() {
             from_host(values, shape)
         } else {
             B::float_from_data(TensorData::new(values, shape.to_vec()), device.dispatch())

@@ -1,5 +1,6 @@
 //! Labelled files of pictures or sounds: a folder for each class, or a table of files and labels.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use rand::SeedableRng;
@@ -116,7 +117,12 @@ impl LabelledFiles {
     /// # Errors
     /// [`TaskError::Unfit`], with both numbers.
     pub fn check(&self, classes: Option<i64>) -> Result<()> {
-        let largest = self.labels.iter().max().copied().unwrap_or(0);
+        self.check_some(0..self.len(), classes)
+    }
+
+    /// As [`LabelledFiles::check`], of some files.
+    pub(crate) fn check_some(&self, some: Range<usize>, classes: Option<i64>) -> Result<()> {
+        let largest = self.labels[some].iter().max().copied().unwrap_or(0);
         match classes.filter(|c| i64::from(largest) >= *c) {
             None => Ok(()),
             Some(classes) => Err(TaskError::Unfit(format!(

@@ -15,7 +15,7 @@ use crate::tensor::Tensor;
 fn narrow(c: &Call<'_>) -> Result<Option<Tensor>> {
     let (x, Some(&id)) = (c.input(0)?, c.node.weights.get(&Slot::Weight)) else { return Ok(None) };
     let marked = c.graph.annotations.contains_key(&c.node.path);
-    if x.is_taped() || marked || c.source.tracked.contains(&id) || x.device().name() != "cpu" {
+    if x.is_taped() || marked || c.source.tracked.contains(&id) || !x.device().is_cpu() {
         return Ok(None);
     }
     let Some(weight) = c.source.provider.narrow(id)? else { return Ok(None) };

@@ -87,7 +87,10 @@ impl Classification {
 
     fn rows(&self, samples: Range<usize>, output: &Tensor) -> Result<usize> {
         match output.shape() {
-            [n, classes] if *n == samples.len() => self.set.check(Some(*classes as i64)).map(|()| *classes),
+            [n, classes] if *n == samples.len() => {
+                self.set.check_some(samples, Some(*classes as i64))?;
+                Ok(*classes)
+            }
             other => Err(TaskError::Unfit(format!(
                 "the output `{LOGITS}` has shape {other:?}; a row of classes for each of {} pictures was expected",
                 samples.len()
