@@ -11,7 +11,7 @@ use super::math::{sigmoid, tanh};
 use super::simd::{Simd, simd};
 use super::tape::{Slice, Step, step};
 use super::tiles::{in_tile, tile_size};
-use super::{Shared, uninit};
+use super::{Room, Shared, uninit};
 
 /// Which cell. The GRU's reset gate acts after the hidden product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,7 +126,7 @@ simd! {
 
 /// A weight in panels of units: `[panel][block][depth][lanes]`, where a block (a gate) has `n` outputs.
 struct Panels {
-    values: Vec<f32>,
+    values: Room,
     blocks: usize,
     n: usize,
     depth: usize,
@@ -147,7 +147,7 @@ impl Panels {
             }
         }
         let lanes = tile_size().1;
-        let values = vec![0.0; n.div_ceil(lanes) * blocks * depth * lanes];
+        let values = Room::zeros(n.div_ceil(lanes) * blocks * depth * lanes);
         let mut panels = Self { values, blocks, n, depth, lanes };
         in_tile!(pack(&weight, &mut panels));
         panels

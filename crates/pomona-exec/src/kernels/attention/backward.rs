@@ -5,13 +5,13 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::forward::hide;
-use super::panels::{Rows, add_tile, put_tile};
+use super::panels::{Rows, add_product, put_tile};
 use super::{AttentionShape, KEYS, Mask};
 use crate::kernels::gemm::tile;
-use crate::kernels::math::{exp, tanh};
+use crate::kernels::math::{dot, exp, tanh};
 use crate::kernels::simd::Simd;
 use crate::kernels::tiles::in_tile;
-use crate::kernels::{Shared, uninit};
+use crate::kernels::{Room, Shared, uninit};
 
 /// Panels of queries that are summed over before a tile of the keys' gradients is written.
 const PANELS: usize = 4;
@@ -73,19 +73,19 @@ fn add_rows(from: &[f32], from_stride: usize, to: &mut [f32], to_stride: usize, 
 struct Panel<const NR: usize> {
     queries: Range<usize>,
     /// `[dk][NR]`, scaled, and `[dv][NR]`.
-    query: Vec<f32>,
-    above: Vec<f32>,
+    query: Room,
+    above: Room,
     /// The same by rows: `[width / NR][NR queries][NR]`.
-    query_rows: Vec<f32>,
-    above_rows: Vec<f32>,
+    query_rows: Room,
+    above_rows: Room,
     lse: [f32; NR],
     /// Sum of values times their gradients.
     delta: [f32; NR],
     /// `[dk][NR]`.
-    dq: Vec<f32>,
+    dq: Room,
     /// `[keys of the block][NR]`.
-    weights: Vec<f32>,
-    slopes: Vec<f32>,
+    weights: Room,
+    slopes: Room,
 }
 
 /// One head of queries: writes its gradient, gives those of its keys and values, rows padded to whole tiles.
@@ -115,10 +115,11 @@ fn head<S: Simd, const MR: usize, const NV: usize, const NR: usize>(
     let (mut dk, mut dv) = (vec![0.0_f32; blocks * kp * MR * NR], vec![0.0_f32; blocks * vp * MR * NR]);
     for first in queries.clone().step_by(PANELS * NR) {
         let end = (first + PANELS * NR).min(queries.end);
-        let mut panels: Vec<Panel<NR>> = (first..end)
-            .step_by(NR)
-            .map(|i| prepare::<S, MR, NR>([&q, &o, &up], &s, known.lse, (b, h), i..(i + NR).min(end)))
-            .collect();
+        // A loop: within an iterator's closure the set's instructions would be calls.
+        let mut panels: Vec<Panel<NR>> = Vec::with_capacity(PANELS);
+        for i in (first..end).step_by(NR) {
+            panels.push(prepare::<S, MR, NR>([&q, &o, &up], &s, known.lse, (b, h), i..(i + NR).min(end)));
+        }
         let reach = s.reach(&(first..end));
         let mut at = reach.start / MR * MR;
         while at < reach.end {
@@ -128,25 +129,20 @@ fn head<S: Simd, const MR: usize, const NV: usize, const NR: usize>(
                 slopes::<S, MR, NV, NR>(p, &s, &block, (&keys, &values), (known.mask, b, h));
                 for (c, dq) in p.dq.chunks_exact_mut(MR * NR).enumerate() {
                     let k = &turned[(c * s.keys + at) * MR..][..n * MR];
+                    let factors = (k.as_ptr(), p.slopes.as_ptr());
                     // SAFETY: the set was found; both panels hold `n` groups, and the gradient a whole tile.
-                    unsafe {
-                        add_tile::<S, MR, NV>(
-                            tile::<S, MR, NV>(n, k.as_ptr(), p.slopes.as_ptr()),
-                            MR,
-                            dq.as_mut_ptr(),
-                        )
-                    };
+                    unsafe { add_product::<S, MR, NV>(s.dk - c * MR, n, factors, dq.as_mut_ptr()) };
                 }
             }
             for m in 0..n.div_ceil(MR) {
                 let key = at / MR + m;
                 for c in 0..vp {
                     let to = &mut dv[(key * vp + c) * MR * NR..][..MR * NR];
-                    rank::<S, MR, NV, NR>(&panels, |p| (&p.weights, &p.above_rows), m, c, to);
+                    rank::<S, MR, NV, NR>(&panels, |p| (&p.weights, &p.above_rows), (m, c, s.dv), to);
                 }
                 for c in 0..kp {
                     let to = &mut dk[(key * kp + c) * MR * NR..][..MR * NR];
-                    rank::<S, MR, NV, NR>(&panels, |p| (&p.slopes, &p.query_rows), m, c, to);
+                    rank::<S, MR, NV, NR>(&panels, |p| (&p.slopes, &p.query_rows), (m, c, s.dk), to);
                 }
             }
             at = block.end;
@@ -188,13 +184,13 @@ fn prepare<S: Simd, const MR: usize, const NR: usize>(
     let n = queries.len();
     // Rows of other tasks do not count: a panel ends where the share does.
     let count = queries.end;
-    let mut query = uninit(s.dk * NR);
+    let mut query = Room::new(s.dk * NR);
     Rows { count, ..*q }.panel::<S, NR>(queries.start, &mut query);
     query.iter_mut().for_each(|x| *x *= s.scale);
-    let mut above = uninit(s.dv * NR);
+    let mut above = Room::new(s.dv * NR);
     Rows { count, ..*up }.panel::<S, NR>(queries.start, &mut above);
     let by_rows = |panel: &[f32], width: usize| {
-        let mut out = vec![0.0; width.div_ceil(NR) * NR * NR];
+        let mut out = Room::zeros(width.div_ceil(NR) * NR * NR);
         for (c, lanes) in panel.chunks_exact(NR).enumerate() {
             for (l, x) in lanes.iter().enumerate() {
                 out[(c / NR * NR + l) * NR + c % NR] = *x;
@@ -210,15 +206,15 @@ fn prepare<S: Simd, const MR: usize, const NR: usize>(
         above_rows,
         lse: [0.0; NR],
         delta: [0.0; NR],
-        dq: vec![0.0; s.dk.div_ceil(MR) * MR * NR],
-        weights: vec![0.0; (KEYS + MR) * NR],
-        slopes: vec![0.0; (KEYS + MR) * NR],
+        dq: Room::zeros(s.dk.div_ceil(MR) * MR * NR),
+        weights: Room::zeros((KEYS + MR) * NR),
+        slopes: Room::zeros((KEYS + MR) * NR),
         queries: queries.clone(),
     };
     p.lse[..n].copy_from_slice(&lse[(b * s.heads + h) * s.queries + queries.start..][..n]);
     for (l, i) in queries.enumerate() {
         let (o, up) = (&o.data[i * o.stride..][..s.dv], &up.data[i * up.stride..][..s.dv]);
-        p.delta[l] = o.iter().zip(up).map(|(o, u)| o * u).sum();
+        p.delta[l] = dot::<S>(o, up);
     }
     p
 }
@@ -288,23 +284,39 @@ fn slopes<S: Simd, const MR: usize, const NV: usize, const NR: usize>(
     p.slopes[n * NR..].fill(0.0);
 }
 
-/// Adds, for the `m`-th tile of keys and `c`-th of channels, the sum over all queries of the panels.
+/// Adds, for the `m`-th tile of keys and `c`-th of `width` channels, the sum over all queries of the panels.
 #[inline(always)]
 fn rank<'a, S: Simd, const MR: usize, const NV: usize, const NR: usize>(
     panels: &'a [Panel<NR>],
-    of: impl Fn(&'a Panel<NR>) -> (&'a Vec<f32>, &'a Vec<f32>),
+    of: impl Fn(&'a Panel<NR>) -> (&'a [f32], &'a [f32]),
+    (m, c, width): (usize, usize, usize),
+    to: &mut [f32],
+) {
+    // A head's last channels may fill one register of a tile's two.
+    if NV > 1 && width - c * NR <= S::LANES {
+        rank_of::<S, MR, 1, NR>(panels, of, m, c, to);
+    } else {
+        rank_of::<S, MR, NV, NR>(panels, of, m, c, to);
+    }
+}
+
+/// As [`rank`], for the first `N` registers of the channels.
+#[inline(always)]
+fn rank_of<'a, S: Simd, const MR: usize, const N: usize, const NR: usize>(
+    panels: &'a [Panel<NR>],
+    of: impl Fn(&'a Panel<NR>) -> (&'a [f32], &'a [f32]),
     m: usize,
     c: usize,
     to: &mut [f32],
 ) {
     // SAFETY: the set was found; slices are checked to hold whole tiles and `NR` rows of registers.
     unsafe {
-        let mut acc = [[S::zero(); NV]; MR];
+        let mut acc = [[S::zero(); N]; MR];
         for p in panels {
             let (left, right) = of(p);
             let (left, right) = (&left[m * MR * NR..][..MR * NR], &right[c * NR * NR..][..NR * NR]);
             for l in 0..p.queries.len() {
-                let mut row = [S::zero(); NV];
+                let mut row = [S::zero(); N];
                 for (v, r) in row.iter_mut().enumerate() {
                     *r = S::load(right.as_ptr().add(l * NR + v * S::LANES));
                 }
@@ -316,6 +328,11 @@ fn rank<'a, S: Simd, const MR: usize, const NV: usize, const NR: usize>(
                 }
             }
         }
-        add_tile::<S, MR, NV>(acc, MR, to.as_mut_ptr());
+        for (row, to) in acc.iter().zip(to.chunks_exact_mut(NR)) {
+            for (v, x) in row.iter().enumerate() {
+                let to = to.as_mut_ptr().add(v * S::LANES);
+                S::store(to, S::add(*x, S::load(to)));
+            }
+        }
     }
 }

@@ -3,13 +3,13 @@
 use rayon::prelude::*;
 
 use super::few::few;
-use super::panels::{Rows, add_tile, put_tile};
+use super::panels::{Rows, add_product, put_tile};
 use super::{AttentionShape, KEYS, Mask};
 use crate::kernels::gemm::tile;
 use crate::kernels::math::{exp, tanh};
 use crate::kernels::simd::Simd;
 use crate::kernels::tiles::in_tile;
-use crate::kernels::{Shared, uninit};
+use crate::kernels::{Room, Shared, uninit};
 
 /// Queries up to which laying out the keys would cost more than it brings.
 const FEW: usize = 6;
@@ -73,9 +73,9 @@ struct Task<'a> {
 
 #[derive(Default)]
 struct Scratch {
-    query: Vec<f32>,
-    logits: Vec<f32>,
-    values: Vec<f32>,
+    query: Room,
+    logits: Room,
+    values: Room,
 }
 
 #[inline(always)]
@@ -83,14 +83,13 @@ fn panel<S: Simd, const MR: usize, const NV: usize, const NR: usize>(t: &Task<'_
     let s = &t.s;
     let queries = t.first..(t.first + NR).min(s.queries);
     let qw = s.heads * s.dk;
-    scratch.query.resize(s.dk * NR, 0.0);
+    scratch.query.hold(s.dk * NR);
     Rows::new(t.q, t.b * s.queries * qw + t.h * s.dk, qw, s.dk, s.queries)
         .panel::<S, NR>(t.first, &mut scratch.query);
     scratch.query.iter_mut().for_each(|x| *x *= s.scale);
-    scratch.logits.resize((KEYS + MR) * NR, 0.0);
+    scratch.logits.hold((KEYS + MR) * NR);
     let channels = s.dv.div_ceil(MR) * MR;
-    scratch.values.clear();
-    scratch.values.resize(channels * NR, 0.0);
+    scratch.values.hold(channels * NR).fill(0.0);
     let (mut max, mut sum) = ([f32::NEG_INFINITY; NR], [0.0_f32; NR]);
     let reach = s.reach(&queries);
     let mut at = reach.start / MR * MR;
@@ -144,11 +143,9 @@ fn panel<S: Simd, const MR: usize, const NV: usize, const NR: usize>(t: &Task<'_
         max = now;
         for (p, values) in scratch.values.chunks_exact_mut(MR * NR).enumerate() {
             let v = &t.values[(p * s.keys + at) * MR..][..n * MR];
+            let factors = (v.as_ptr(), scratch.logits.as_ptr());
             // SAFETY: as above, with the block's keys as groups.
-            unsafe {
-                let acc = tile::<S, MR, NV>(n, v.as_ptr(), scratch.logits.as_ptr());
-                add_tile::<S, MR, NV>(acc, MR, values.as_mut_ptr());
-            }
+            unsafe { add_product::<S, MR, NV>(s.dv - p * MR, n, factors, values.as_mut_ptr()) };
         }
         at = block.end;
     }

@@ -1,6 +1,6 @@
 //! How queries, keys and values are laid out for the products.
 
-use crate::kernels::gemm::{Matrix, Operand};
+use crate::kernels::gemm::{Matrix, Operand, some_rows};
 use crate::kernels::simd::Simd;
 use crate::kernels::uninit;
 
@@ -64,17 +64,34 @@ fn clear_lanes<const W: usize>(n: usize, out: &mut [f32]) {
     }
 }
 
-/// Adds a tile's first `rows` rows to rows of registers at `c`.
+/// Adds the first `rows` of `MR` rows of a product over packed panels to rows of registers at `c`.
 ///
 /// # Safety
-/// The processor has the set; `c` is good for `rows * NV * LANES` floats.
+/// The processor has the set; `a` and `b` are good for `k` groups, `c` for `MR * NV * LANES` floats.
 #[inline(always)]
-pub(super) unsafe fn add_tile<S: Simd, const MR: usize, const NV: usize>(
-    acc: [[S::V; NV]; MR],
+pub(super) unsafe fn add_product<S: Simd, const MR: usize, const NV: usize>(
     rows: usize,
+    k: usize,
+    (a, b): (*const f32, *const f32),
     c: *mut f32,
 ) {
-    for (i, row) in acc.iter().enumerate().take(rows) {
+    // SAFETY: as the caller vouches; no tile has more than `MR` rows.
+    unsafe {
+        match rows {
+            _ if MR > 4 && rows <= 4 => add_tile::<S, 4, NV>(some_rows::<S, 4, MR, NV>(k, a, b), c),
+            _ if MR > 8 && rows <= 8 => add_tile::<S, 8, NV>(some_rows::<S, 8, MR, NV>(k, a, b), c),
+            _ => add_tile::<S, MR, NV>(some_rows::<S, MR, MR, NV>(k, a, b), c),
+        }
+    }
+}
+
+/// Adds a tile to rows of registers at `c`.
+///
+/// # Safety
+/// The processor has the set; `c` is good for `R * NV * LANES` floats.
+#[inline(always)]
+pub(super) unsafe fn add_tile<S: Simd, const R: usize, const NV: usize>(acc: [[S::V; NV]; R], c: *mut f32) {
+    for (i, row) in acc.iter().enumerate() {
         for (v, x) in row.iter().enumerate() {
             // SAFETY: the caller vouches for the set and for this many floats.
             unsafe {

@@ -4,6 +4,7 @@
 //! are packed panel by panel, never as a whole. One window a channel (depthwise) has no product in it: loops of its own.
 
 mod depthwise;
+mod framed;
 mod padded;
 mod product;
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::Geometry;
+use super::framed::Framed;
 use super::padded::{Padded, View};
 use super::windows::{Filters, Planes, Taps, Windows};
 use crate::kernels::gemm::{Matrix, Product, Start};
@@ -163,9 +164,8 @@ pub(super) fn weight(x: &[f32], above: &[f32], g: &Geometry, dw: &mut [f32]) {
         return weight_of_pixels(x, above, g, dw);
     }
     // With the channels last, both factors' panels are copies.
-    let x = channels_last(x, g.inputs, g.in_plane());
+    let framed = Framed::new(x, g.inputs, &view(g));
     let above = channels_last(above, g.outputs, g.out_plane());
-    let view = view(g);
     let mut sums = if taps > 1 { uninit(outputs * depth) } else { Vec::new() };
     for group in 0..g.groups {
         let dw = &mut dw[group * outputs * depth..(group + 1) * outputs * depth];
@@ -175,7 +175,7 @@ pub(super) fn weight(x: &[f32], above: &[f32], g: &Geometry, dw: &mut [f32]) {
             columns: depth,
             depth: g.batch * g.out_plane(),
             a: &Matrix::columns(above, g.outputs),
-            b: &Taps { data: &x, channels: g.inputs, first: group * inputs, inputs, view: &view },
+            b: &Taps { framed: &framed, first: group * inputs, inputs },
             row_stride: depth,
             column: |j| j,
             start: Start::Zero,

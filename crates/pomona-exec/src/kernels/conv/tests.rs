@@ -115,6 +115,10 @@ fn sizes_of_networks() {
     // A stride beyond the kernel leaves pixels that nothing reads.
     check(dense(1, 4, 6, [11, 10], 2, 3, 0));
     check(dense(0, 4, 6, [11, 10], 3, 1, 1));
+    // Rows and channels of whole registers are read in place; the output's last channels are a third or two of a tile.
+    check(dense(2, 32, 40, [16, 32], 3, 1, 1));
+    check(dense(1, 16, 28, [18, 64], 4, 2, 1));
+    check(Geometry { groups: 2, ..dense(2, 64, 24, [9, 48], 3, 1, 1) });
     let depthwise = Geometry { groups: 6, outputs: 12, ..dense(2, 6, 12, [9, 21], 3, 1, 1) };
     check(depthwise);
     check(Geometry { groups: 6, outputs: 6, ..dense(2, 6, 6, [9, 20], 5, 2, 2) });

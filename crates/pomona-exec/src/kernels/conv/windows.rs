@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use super::padded::{Padded, View};
+use super::framed::Framed;
+use super::padded::Padded;
 use crate::kernels::gemm::{Operand, copy_lanes, turn_rows};
 use crate::kernels::simd::Simd;
 
@@ -48,6 +49,40 @@ impl Operand for Windows<'_> {
             }
         }
     }
+
+    /// Registers that do not reach over the end of a row. With one tap each value is read once: panels, side by side, are better.
+    fn in_place(&self, first: usize, width: usize, starts: &mut [usize]) -> bool {
+        let p = self.padded;
+        let [rows, columns] = p.grid;
+        if p.taps.len() == 1 {
+            return false;
+        }
+        for (v, start) in starts.iter_mut().enumerate() {
+            let lane = first + v * width;
+            let (sample, y, x) = (lane / (rows * columns), lane / columns % rows, lane % columns);
+            if x + width > columns {
+                return false;
+            }
+            *start = (sample * self.planes + self.first) * p.plane + y * p.step + x;
+        }
+        true
+    }
+
+    fn values(&self) -> &[f32] {
+        &self.padded.data
+    }
+
+    fn offsets(&self, depth: Range<usize>, out: &mut Vec<usize>) {
+        let (taps, plane) = (&self.padded.taps, self.padded.plane);
+        let (mut channel, mut t) = (depth.start / taps.len() * plane, depth.start % taps.len());
+        for _ in depth {
+            out.push(channel + taps[t]);
+            t += 1;
+            if t == taps.len() {
+                (t, channel) = (0, channel + plane);
+            }
+        }
+    }
 }
 
 /// Values with channels as lanes and the pixels of all samples as the depth, from planes as they are.
@@ -74,77 +109,48 @@ impl Operand for Planes<'_> {
     }
 }
 
-/// The windows' values with `(tap, channel)` as lanes and pixels as the depth, as the weight's gradient reads them, from
-/// planes with the channels last.
+/// The windows' values with `(tap, channel)` as lanes and pixels as the depth, as the weight's gradient reads them.
 pub(super) struct Taps<'a> {
-    pub data: &'a [f32],
-    /// Channels of a pixel, the first one that counts, and how many do.
-    pub channels: usize,
+    pub framed: &'a Framed,
+    /// The first channel that counts, and how many do.
     pub first: usize,
     pub inputs: usize,
-    pub view: &'a View,
 }
 
-/// Lanes that are channels of one tap.
+/// Lanes that are channels of one tap, and where the first of them lies for the first pixel.
 #[derive(Clone, Copy, Default)]
 struct Segment {
     lane: usize,
     count: usize,
-    tap: [isize; 2],
-    channel: usize,
+    start: usize,
 }
 
 impl Taps<'_> {
-    /// Pixels of a row from `x` on, `count` of them, for which the tap lies inside, and the plane's pixel for the first.
-    #[inline(always)]
-    fn inside(&self, y: usize, x: usize, count: usize, tap: [isize; 2]) -> (Range<usize>, usize) {
-        let v = self.view;
-        let y = (y * v.stride[0]) as isize + tap[0];
-        if y < 0 || y >= v.size[0] as isize {
-            return (0..0, 0);
-        }
-        let step = v.stride[1] as isize;
-        let x = (x * v.stride[1]) as isize + tap[1];
-        let start = if x < 0 { (-x + step - 1) / step } else { 0 };
-        let end = ((v.size[1] as isize - x + step - 1) / step).min(count as isize);
-        if start >= end {
-            return (0..0, 0);
-        }
-        (start as usize..end as usize, (y * v.size[1] as isize + x + start * step) as usize)
+    fn start(&self, lane: usize) -> usize {
+        self.framed.taps[lane / self.inputs] + self.first + lane % self.inputs
     }
 }
 
 impl Operand for Taps<'_> {
     #[inline(always)]
     fn pack<S: Simd, const W: usize>(&self, first: usize, n: usize, depth: Range<usize>, out: &mut [f32]) {
-        let v = self.view;
         let mut segments = [Segment::default(); W];
         let (mut made, mut lane) = (0, 0);
         while lane < n {
-            let (tap, channel) = ((first + lane) / self.inputs, (first + lane) % self.inputs);
-            let count = (self.inputs - channel).min(n - lane);
-            segments[made] = Segment { lane, count, tap: v.taps[tap], channel };
+            let count = (self.inputs - (first + lane) % self.inputs).min(n - lane);
+            segments[made] = Segment { lane, count, start: self.start(first + lane) };
             made += 1;
             lane += count;
         }
-        let [height, width] = v.grid;
-        let plane = v.size[0] * v.size[1];
-        let mut at = depth.start;
-        while at < depth.end {
-            let (row, x) = (at / width, at % width);
-            let (sample, y) = (row / height, row % height);
-            let count = (width - x).min(depth.end - at);
-            let out = &mut out[(at - depth.start) * W..][..count * W];
+        let mut rows = out;
+        self.framed.runs(depth, |at, count, step| {
+            let (out, rest) = std::mem::take(&mut rows).split_at_mut(count * W);
+            rows = rest;
             for s in &segments[..made] {
-                let (pixels, from) = self.inside(y, x, count, s.tap);
-                for i in (0..pixels.start).chain(pixels.end..count) {
-                    out[i * W + s.lane..][..s.count].fill(0.0);
-                }
-                let step = v.stride[1] * self.channels;
-                let mut from = (sample * plane + from) * self.channels + self.first + s.channel;
-                for i in pixels {
-                    let to = &mut out[i * W + s.lane..][..s.count];
-                    let values = &self.data[from..][..s.count];
+                let mut from = at + s.start;
+                for lanes in out.chunks_exact_mut(W) {
+                    let (to, values) =
+                        (&mut lanes[s.lane..][..s.count], &self.framed.data[from..][..s.count]);
                     if s.count == W {
                         copy_lanes::<W>(values, W, to);
                     } else {
@@ -153,8 +159,27 @@ impl Operand for Taps<'_> {
                     from += step;
                 }
             }
-            at += count;
+        });
+    }
+
+    /// Registers that are channels of one tap.
+    fn in_place(&self, first: usize, width: usize, starts: &mut [usize]) -> bool {
+        for (v, start) in starts.iter_mut().enumerate() {
+            let lane = first + v * width;
+            if lane % self.inputs + width > self.inputs {
+                return false;
+            }
+            *start = self.start(lane);
         }
+        true
+    }
+
+    fn values(&self) -> &[f32] {
+        &self.framed.data
+    }
+
+    fn offsets(&self, depth: Range<usize>, out: &mut Vec<usize>) {
+        self.framed.runs(depth, |at, count, step| out.extend((0..count).map(|i| at + i * step)));
     }
 }
 

@@ -3,7 +3,6 @@
 use crate::kernels::simd::Simd;
 
 /// `tile = a @ b` for packed panels: `a` holds `MR` and `b` holds `NV * LANES` floats for each of `k` products.
-/// The tile is row-major with rows of `NV * LANES`; what `finish` makes of each row's registers is up to it.
 ///
 /// # Safety
 /// The processor has the set; `a` and `b` are good for `k` groups.
@@ -13,16 +12,47 @@ pub(crate) unsafe fn tile<S: Simd, const MR: usize, const NV: usize>(
     a: *const f32,
     b: *const f32,
 ) -> [[S::V; NV]; MR] {
+    // SAFETY: as the caller vouches.
+    unsafe { some_rows::<S, MR, MR, NV>(k, a, b) }
+}
+
+/// Asks for what the panels hold some products ahead, or what lies behind them: the next panel. With the widest registers a product
+/// takes so few cycles that the second-level cache's answers come late; narrower ones have no instruction to spare.
+///
+/// # Safety
+/// The processor has the set.
+#[inline(always)]
+unsafe fn ahead<S: Simd, const MR: usize, const NV: usize>(a: *const f32, b: *const f32) {
+    const AHEAD: usize = 16;
+    if S::LANES >= 16 {
+        S::expect(a.wrapping_add(AHEAD * MR));
+        for v in 0..NV {
+            S::expect(b.wrapping_add((AHEAD * NV + v) * S::LANES));
+        }
+    }
+}
+
+/// As [`tile`], of which the first `R` rows are wanted.
+///
+/// # Safety
+/// As there; `R` is at most `MR`.
+#[inline(always)]
+pub(crate) unsafe fn some_rows<S: Simd, const R: usize, const MR: usize, const NV: usize>(
+    k: usize,
+    a: *const f32,
+    b: *const f32,
+) -> [[S::V; NV]; R] {
     // SAFETY: the caller vouches for the set and for `k` groups behind both pointers.
     unsafe {
-        let mut acc = [[S::zero(); NV]; MR];
+        let mut acc = [[S::zero(); NV]; R];
         let (mut a, mut b) = (a, b);
         for _ in 0..k {
             let mut row = [S::zero(); NV];
             for v in 0..NV {
                 row[v] = S::load(b.add(v * S::LANES));
             }
-            for i in 0..MR {
+            ahead::<S, MR, NV>(a, b);
+            for i in 0..R {
                 let x = S::splat(*a.add(i));
                 for v in 0..NV {
                     acc[i][v] = S::fma(x, row[v], acc[i][v]);
@@ -30,6 +60,38 @@ pub(crate) unsafe fn tile<S: Simd, const MR: usize, const NV: usize>(
             }
             a = a.add(MR);
             b = b.add(NV * S::LANES);
+        }
+        acc
+    }
+}
+
+/// As [`some_rows`], with the right factor's registers read where they lie: that of column block `v` for the product `k` at
+/// `b[v] + offsets[k]`.
+///
+/// # Safety
+/// As there; a register can be read at each of these places.
+#[inline(always)]
+pub(super) unsafe fn some_rows_in_place<S: Simd, const R: usize, const MR: usize, const NV: usize>(
+    offsets: &[usize],
+    a: *const f32,
+    b: [*const f32; NV],
+) -> [[S::V; NV]; R] {
+    // SAFETY: the caller vouches for the set, for a group of `a` and for registers of `b` at each offset.
+    unsafe {
+        let mut acc = [[S::zero(); NV]; R];
+        let mut a = a;
+        for offset in offsets {
+            let mut row = [S::zero(); NV];
+            for v in 0..NV {
+                row[v] = S::load(b[v].add(*offset));
+            }
+            for i in 0..R {
+                let x = S::splat(*a.add(i));
+                for v in 0..NV {
+                    acc[i][v] = S::fma(x, row[v], acc[i][v]);
+                }
+            }
+            a = a.add(MR);
         }
         acc
     }

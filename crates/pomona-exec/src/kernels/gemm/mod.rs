@@ -6,6 +6,7 @@
 
 mod micro;
 mod operand;
+mod task;
 #[cfg(test)]
 mod tests;
 
@@ -13,12 +14,13 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-pub(crate) use micro::{tile, tile_of_rows};
+pub(crate) use micro::{some_rows, tile, tile_of_rows};
 pub(crate) use operand::{Matrix, Operand, copy_lanes, turn_rows};
+use task::{Left, Right};
 
 use super::simd::Simd;
 use super::tiles::{in_tile, tile_size};
-use super::{Shared, uninit};
+use super::{Room, Shared, uninit};
 
 /// Depth of a block: a panel of the right factor takes two thirds of the first cache, 32 kB with 16 lanes; processors that have
 /// 32 lanes in a panel have 48 kB.
@@ -29,10 +31,14 @@ const fn depth(lanes: usize) -> usize {
 const UNIT: usize = 32;
 /// Columns of a task at most: their block takes a third of a 512 kB cache.
 const COLUMNS: usize = 128;
-/// Rows whose panels stay in the second-level cache meanwhile.
-const ROWS: usize = 96;
 /// Tasks that a product is cut into where its size allows: few enough to pay for themselves, many enough to share evenly.
 const TASKS: usize = 16;
+/// Rows of which half are enough for a task.
+const HALVED: usize = 192;
+/// Rows from which on, and columns up to which, tasks are made of rows: eight tasks of three panels, and a block of all columns that
+/// a second-level cache holds or the third is asked for now and then.
+const TALL: usize = 288;
+const WIDE: usize = 1024;
 /// Elements of the parts of a sum over the depth, all together.
 const PARTS: usize = 1 << 22;
 /// Products below which threads cost more than they bring.
@@ -68,8 +74,8 @@ pub(crate) struct Product<'a, A, B, F> {
 /// Buffers that a thread uses again for its next product.
 #[derive(Default)]
 pub(crate) struct Scratch {
-    a: Vec<f32>,
-    b: Vec<f32>,
+    a: Room,
+    b: Room,
 }
 
 impl<A: Operand, B: Operand, F: Fn(usize) -> usize + Sync> Product<'_, A, B, F> {
@@ -79,6 +85,9 @@ impl<A: Operand, B: Operand, F: Fn(usize) -> usize + Sync> Product<'_, A, B, F> 
             return self.run_here(c, &mut Scratch::default());
         }
         let (mr, nr) = tile_size();
+        if self.rows >= TALL && self.rows >= self.columns && self.columns <= WIDE {
+            return self.run_tall(mr, nr, c);
+        }
         let a = self.pack_left(mr);
         let even = |n: usize, parts: usize, unit: usize| n.div_ceil(parts).next_multiple_of(unit);
         let columns = even(self.columns, self.columns.div_ceil(COLUMNS).max(TASKS), nr.max(UNIT));
@@ -94,9 +103,14 @@ impl<A: Operand, B: Operand, F: Fn(usize) -> usize + Sync> Product<'_, A, B, F> 
             return self.run_deep(&a, &deep, parts, (blocks, own), c);
         }
         if blocks >= TASKS / 2 {
+            // Few tasks are not shared evenly: half the rows each, where packing their columns twice does not count.
+            let shares = if blocks < 2 * TASKS && self.rows >= HALVED { 2 } else { 1 };
+            let rows = even(self.rows, shares, mr);
             let c = Shared::new(c);
-            (0..blocks).into_par_iter().for_each_init(Vec::new, |b, j| {
-                self.task(&a, Right::Pack(b), 0..self.rows, own(j), blocks_of(self.depth), self.start, &c);
+            (0..blocks * shares).into_par_iter().for_each_init(Room::default, |b, t| {
+                let rows = t % shares * rows..((t % shares + 1) * rows).min(self.rows);
+                let factors = (Left::Packed(&a), Right::Pack(b));
+                self.task(factors, rows, own(t / shares), blocks_of(self.depth), self.start, &c);
             });
             return;
         }
@@ -107,7 +121,20 @@ impl<A: Operand, B: Operand, F: Fn(usize) -> usize + Sync> Product<'_, A, B, F> 
         (0..blocks * shares).into_par_iter().for_each(|t| {
             let first = t % shares * rows;
             let rows = first..(first + rows).min(self.rows);
-            self.task(&a, Right::Packed(&b), rows, own(t / shares), blocks_of(self.depth), self.start, &c);
+            let factors = (Left::Packed(&a), Right::Packed(&b));
+            self.task(factors, rows, own(t / shares), blocks_of(self.depth), self.start, &c);
+        });
+    }
+
+    /// Tasks of some rows and all columns, each of which packs its rows: a task of few columns would read all rows from memory.
+    fn run_tall(&self, mr: usize, nr: usize, c: &mut [f32]) {
+        let b = self.pack_right(nr);
+        let rows = share_of(self.rows, mr, rayon::current_num_threads());
+        let c = Shared::new(c);
+        (0..self.rows.div_ceil(rows)).into_par_iter().for_each_init(Room::default, |a, t| {
+            let rows = t * rows..((t + 1) * rows).min(self.rows);
+            let factors = (Left::Pack(a), Right::Packed(&b));
+            self.task(factors, rows, 0..self.columns, blocks_of(self.depth), self.start, &c);
         });
     }
 
@@ -135,12 +162,13 @@ impl<A: Operand, B: Operand, F: Fn(usize) -> usize + Sync> Product<'_, A, B, F> 
             start: Start::Zero,
         };
         let shared = Shared::new(&mut sums);
-        (0..parts * blocks).into_par_iter().for_each_init(Vec::new, |b, t| {
+        (0..parts * blocks).into_par_iter().for_each_init(Room::default, |b, t| {
             let p = t / blocks;
             let depth = deep[p * each..((p + 1) * each).min(deep.len())].iter().cloned();
             // SAFETY: each part has its own `size` elements, and its tasks write columns of their own.
             let c = Shared::new(unsafe { shared.part(p * size, size) });
-            part.task(a, Right::Pack(b), 0..self.rows, own(t % blocks), depth, Start::Zero, &c);
+            let factors = (Left::Packed(a), Right::Pack(b));
+            part.task(factors, 0..self.rows, own(t % blocks), depth, Start::Zero, &c);
         });
         let c = Shared::new(c);
         let furthest =
@@ -164,10 +192,10 @@ impl<A: Operand, B: Operand, F: Fn(usize) -> usize + Sync> Product<'_, A, B, F> 
     }
 
     /// The left factor: `[block of depth][panel][depth][MR]`.
-    fn pack_left(&self, mr: usize) -> Vec<f32> {
+    fn pack_left(&self, mr: usize) -> Room {
         let panels = self.rows.div_ceil(mr);
-        let mut a = uninit(panels * mr * self.depth);
-        let mut rest = a.as_mut_slice();
+        let mut a = Room::new(panels * mr * self.depth);
+        let mut rest = &mut *a;
         let mut tasks = Vec::new();
         for k in blocks_of(self.depth) {
             let (block, next) = rest.split_at_mut(panels * mr * k.len());
@@ -182,10 +210,10 @@ impl<A: Operand, B: Operand, F: Fn(usize) -> usize + Sync> Product<'_, A, B, F> 
     }
 
     /// The right factor: `[block of depth][panel][depth][NR]`.
-    fn pack_right(&self, nr: usize) -> Vec<f32> {
+    fn pack_right(&self, nr: usize) -> Room {
         let panels = self.columns.div_ceil(nr);
-        let mut b = uninit(panels * nr * self.depth);
-        let mut rest = b.as_mut_slice();
+        let mut b = Room::new(panels * nr * self.depth);
+        let mut rest = &mut *b;
         let mut tasks = Vec::new();
         for k in blocks_of(self.depth) {
             let (block, next) = rest.split_at_mut(panels * nr * k.len());
@@ -207,10 +235,7 @@ impl<A: Operand, B: Operand, F: Fn(usize) -> usize + Sync> Product<'_, A, B, F> 
         let panels = self.rows.div_ceil(mr);
         let Scratch { a, b } = scratch;
         let size = panels * mr * self.depth;
-        if a.len() < size {
-            *a = uninit(size);
-        }
-        let mut rest = &mut a[..size];
+        let mut rest = a.hold(size);
         for k in blocks_of(self.depth) {
             let (block, next) = rest.split_at_mut(panels * mr * k.len());
             rest = next;
@@ -219,7 +244,8 @@ impl<A: Operand, B: Operand, F: Fn(usize) -> usize + Sync> Product<'_, A, B, F> 
         let c = Shared::new(c);
         for first in (0..self.columns).step_by(COLUMNS) {
             let columns = first..(first + COLUMNS).min(self.columns);
-            self.task(a, Right::Pack(b), 0..self.rows, columns, blocks_of(self.depth), self.start, &c);
+            let factors = (Left::Packed(a), Right::Pack(b));
+            self.task(factors, 0..self.rows, columns, blocks_of(self.depth), self.start, &c);
         }
     }
 
@@ -271,89 +297,6 @@ impl<A: Operand, B: Operand, F: Fn(usize) -> usize + Sync> Product<'_, A, B, F> 
     ) {
         pack_panels::<S, B, NR>(self.b, panel * NR..self.columns, k, out);
     }
-
-    /// Rows `rows` (from a panel's first on) of columns `columns` (likewise), over some blocks of the depth.
-    #[allow(clippy::too_many_arguments, reason = "a part of a product is given by its ranges")]
-    fn task(
-        &self,
-        a: &[f32],
-        b: Right<'_>,
-        rows: Range<usize>,
-        columns: Range<usize>,
-        depth: impl Iterator<Item = Range<usize>>,
-        start: Start<'_>,
-        c: &Shared<'_>,
-    ) {
-        in_tile!(self.task_in(a, b, rows, columns, depth, start, c))
-    }
-
-    #[inline(always)]
-    #[allow(clippy::too_many_arguments, reason = "as above")]
-    fn task_in<S: Simd, const MR: usize, const NV: usize, const NR: usize>(
-        &self,
-        a: &[f32],
-        mut b: Right<'_>,
-        rows: Range<usize>,
-        columns: Range<usize>,
-        depth: impl Iterator<Item = Range<usize>>,
-        mut start: Start<'_>,
-        c: &Shared<'_>,
-    ) {
-        let panels = columns.len().div_ceil(NR);
-        let [left, right] = [self.rows.div_ceil(MR) * MR, self.columns.div_ceil(NR) * NR];
-        let mut places = Vec::with_capacity(panels);
-        for p in 0..panels {
-            let first = columns.start + p * NR;
-            let n = NR.min(columns.end - first);
-            let mut at = [0_usize; NR];
-            for (j, at) in at[..n].iter_mut().enumerate() {
-                *at = (self.column)(first + j);
-            }
-            let furthest = at[..n].iter().copied().max().unwrap_or(0) + (rows.end - 1) * self.row_stride;
-            assert!(furthest < c.len(), "a product's column lies outside its result");
-            let whole = n == NR && at.iter().enumerate().all(|(j, a)| *a == at[0] + j);
-            places.push((first, n, at, whole));
-        }
-        for k in depth {
-            let size = NR * k.len();
-            let b: &[f32] = match &mut b {
-                Right::Packed(b) => &b[right * k.start + columns.start * k.len()..][..panels * size],
-                Right::Pack(room) => {
-                    if room.len() < panels * size {
-                        **room = uninit(panels * size);
-                    }
-                    let room = &mut room[..panels * size];
-                    pack_panels::<S, B, NR>(self.b, columns.clone(), &k, room);
-                    room
-                }
-            };
-            let a = &a[left * k.start..][..left * k.len()];
-            for block in rows.clone().step_by(ROWS) {
-                let block = block..(block + ROWS).min(rows.end);
-                for ((first, n, at, whole), b) in places.iter().zip(b.chunks_exact(size)) {
-                    for i in block.clone().step_by(MR) {
-                        let m = MR.min(rows.end - i);
-                        let a = &a[i * k.len()..][..MR * k.len()];
-                        let place = Place { row: i, rows: m, column: *first, columns: *n, at, whole: *whole };
-                        // SAFETY: both panels hold `k.len()` groups; the place lies within `c` as checked above,
-                        // and no other task has it; the set was found by `level`.
-                        unsafe {
-                            one_tile::<S, MR, NV, NR>((a, b, k.len()), &place, self.row_stride, start, c)
-                        };
-                    }
-                }
-            }
-            start = Start::Add;
-        }
-    }
-}
-
-/// Where a task's panels of the right factor come from.
-enum Right<'a> {
-    /// All of them, packed before.
-    Packed(&'a [f32]),
-    /// The task packs its own into this room.
-    Pack(&'a mut Vec<f32>),
 }
 
 /// Panels of `W` lanes each, one behind the other.
@@ -373,75 +316,25 @@ fn pack_panels<S: Simd, O: Operand, const W: usize>(
     }
 }
 
+/// Rows of a task: three to eight panels of twelve, so that `threads` are done at about the same time.
+fn share_of(rows: usize, mr: usize, threads: usize) -> usize {
+    /// What reading the right factor costs a task, in rows.
+    const READING: usize = 4;
+    let cost = |share: usize| {
+        let (whole, rest) = (rows / share, rows % share);
+        let last = whole / threads * share + if whole % threads > 0 { share } else { rest };
+        last * (share + READING) * 1024 / share
+    };
+    (36_usize..=96)
+        .rev()
+        .filter(|share| share.is_multiple_of(mr))
+        .min_by_key(|share| cost(*share))
+        .unwrap_or(mr)
+}
+
 /// Blocks of the depth, as equal as can be.
 fn blocks_of(depth: usize) -> impl Iterator<Item = Range<usize>> {
     let (_, lanes) = tile_size();
     let size = depth.div_ceil(depth.div_ceil(self::depth(lanes)).max(1)).max(1);
     (0..depth).step_by(size).map(move |k| k..(k + size).min(depth))
-}
-
-/// Where a tile of the result lies.
-struct Place<'a, const NR: usize> {
-    row: usize,
-    rows: usize,
-    column: usize,
-    columns: usize,
-    at: &'a [usize; NR],
-    /// All columns, side by side.
-    whole: bool,
-}
-
-/// One tile of the result.
-///
-/// # Safety
-/// The processor has the set `S`; `a` and `b` hold `k` groups; the place lies within `c` and is this task's own.
-#[inline(always)]
-unsafe fn one_tile<S: Simd, const MR: usize, const NV: usize, const NR: usize>(
-    (a, b, k): (&[f32], &[f32], usize),
-    place: &Place<'_, NR>,
-    row_stride: usize,
-    start: Start<'_>,
-    c: &Shared<'_>,
-) {
-    // SAFETY: as the caller vouches.
-    unsafe {
-        if place.whole {
-            for i in 0..place.rows {
-                let c = c.at((place.row + i) * row_stride + place.at[0]);
-                S::expect(c);
-                S::expect(c.add(NR - 1));
-            }
-        }
-        // Out of the registers at once, by constant places: whatever is then done with the tile, the sums stay in them.
-        let mut sums = [[0.0_f32; NR]; MR];
-        let acc = tile::<S, MR, NV>(k, a.as_ptr(), b.as_ptr());
-        for i in 0..MR {
-            for v in 0..NV {
-                S::store(sums[i].as_mut_ptr().add(v * S::LANES), acc[i][v]);
-            }
-        }
-        for (i, sums) in sums.iter_mut().enumerate().take(place.rows) {
-            let row = place.row + i;
-            match start {
-                Start::Zero | Start::Add => {}
-                Start::Row(r) => sums.iter_mut().for_each(|s| *s += r[row]),
-                Start::Column(r) => {
-                    sums.iter_mut().zip(&r[place.column..][..place.columns]).for_each(|(s, r)| *s += r);
-                }
-            }
-            let add = matches!(start, Start::Add);
-            if place.whole {
-                let c = c.at(row * row_stride + place.at[0]);
-                for v in 0..NV {
-                    let (c, s) = (c.add(v * S::LANES), S::load(sums.as_ptr().add(v * S::LANES)));
-                    S::store(c, if add { S::add(s, S::load(c)) } else { s });
-                }
-                continue;
-            }
-            for (s, at) in sums.iter().zip(place.at).take(place.columns) {
-                let c = c.at(row * row_stride + at);
-                *c = if add { s + *c } else { *s };
-            }
-        }
-    }
 }

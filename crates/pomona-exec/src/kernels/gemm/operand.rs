@@ -9,6 +9,23 @@ pub(crate) trait Operand: Sync {
     /// Writes lanes `first .. first + n`, `n <= W`, as `[depth][W]`. Lanes beyond `n` may hold anything: what is made of
     /// them is thrown away.
     fn pack<S: Simd, const W: usize>(&self, first: usize, n: usize, depth: Range<usize>, out: &mut [f32]);
+
+    /// Whether registers of `width` lanes, as many as `starts` from `first` on, may be read where they lie in [`values`]: each
+    /// at its start plus the depth's [offset]. Then `starts` has been filled.
+    ///
+    /// [`values`]: Operand::values
+    /// [offset]: Operand::offsets
+    fn in_place(&self, _first: usize, _width: usize, _starts: &mut [usize]) -> bool {
+        false
+    }
+
+    /// What is read in place.
+    fn values(&self) -> &[f32] {
+        &[]
+    }
+
+    /// How far from its start a register lies for each depth.
+    fn offsets(&self, _depth: Range<usize>, _out: &mut Vec<usize>) {}
 }
 
 /// A matrix in memory, `at(lane, k) = data[lane * lane_stride + k * depth_stride]`; one of the strides is 1.

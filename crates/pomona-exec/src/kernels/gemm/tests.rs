@@ -71,6 +71,27 @@ fn blocks_and_shares_meet() {
     {
         check(m, n, k);
     }
+    // Taller than wide, wider than tall with halved rows, few of both.
+    for (m, n, k) in [(613, 257, 70), (200, 310, 300), (288, 288, 20), (100, 90, 700)] {
+        check(m, n, k);
+    }
+}
+
+#[test]
+fn shares_of_rows_end_together() {
+    for (rows, threads) in [(1024, 2), (4096, 2), (288, 2), (300, 4), (5000, 3), (1 << 16, 16)] {
+        let share = share_of(rows, 12, threads);
+        assert!((36..=96).contains(&share) && share.is_multiple_of(12), "{rows} {threads}: {share}");
+        let longest = |share: usize| {
+            let mut ends = vec![0; threads];
+            for t in 0..rows.div_ceil(share) {
+                *ends.iter_mut().min().unwrap() += share.min(rows - t * share);
+            }
+            ends.into_iter().max().unwrap()
+        };
+        let best = (36..=96).step_by(12).map(longest).min().unwrap();
+        assert!(longest(share) * 100 <= best * 105, "{rows} rows, {threads} threads: {share}");
+    }
 }
 
 proptest! {

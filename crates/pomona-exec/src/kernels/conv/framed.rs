@@ -1,0 +1,97 @@
+//! Planes with the channels last and zeros around them as far as windows reach.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::padded::View;
+use crate::kernels::Room;
+use crate::kernels::turn::turn;
+
+/// For pixel `(y, x)` of a sample's grid and a tap, the channels of what the window reads lie from
+/// `tap + sample * plane + y * steps[0] + x * steps[1]` on.
+pub(super) struct Framed {
+    pub data: Room,
+    /// Where a tap's values for the first pixel lie.
+    pub taps: Vec<usize>,
+    grid: [usize; 2],
+    /// Elements of a sample, and from a pixel to the one below and beside it.
+    plane: usize,
+    steps: [usize; 2],
+}
+
+impl Framed {
+    /// Of `x` `[batch, channels, size]`.
+    pub(super) fn new(x: &[f32], channels: usize, v: &View) -> Self {
+        let before = [0, 1].map(|d| v.taps.iter().map(|t| (-t[d]).max(0) as usize).max().unwrap_or(0));
+        let place = |t: &[isize; 2], d: usize| (t[d] + before[d] as isize) as usize;
+        let [rows, width] = [0, 1].map(|d| {
+            let last = v.grid[d].saturating_sub(1) * v.stride[d];
+            v.taps.iter().map(|t| place(t, d)).max().unwrap_or(0) + last + 1
+        });
+        let plane = rows * width * channels;
+        let size = v.size[0] * v.size[1] * channels;
+        let samples = x.len().checked_div(size).unwrap_or(0);
+        let mut data = Room::new(samples * plane);
+        let layout = Layout { size: v.size, before, width, channels };
+        data.par_chunks_mut(plane.max(1)).zip(x.par_chunks(size.max(1))).for_each(|(out, x)| {
+            // A few rows a task: enough pixels to turn in blocks.
+            let some = 64_usize.div_ceil(v.size[1].max(1));
+            let tasks = out.par_chunks_mut(some * width * channels).enumerate();
+            tasks.for_each_init(Vec::new, |turned, (t, out)| layout.lay(x, t * some, turned, out));
+        });
+        let taps = v.taps.iter().map(|t| (place(t, 0) * width + place(t, 1)) * channels).collect();
+        let steps = [v.stride[0] * width * channels, v.stride[1] * channels];
+        Self { data, taps, grid: v.grid, plane, steps }
+    }
+
+    /// Pixels of all samples, in runs along a row: where the first lies, how many there are, and how far apart.
+    #[inline(always)]
+    pub(super) fn runs(&self, pixels: Range<usize>, mut run: impl FnMut(usize, usize, usize)) {
+        let [height, width] = self.grid;
+        let mut at = pixels.start;
+        while at < pixels.end {
+            let (row, x) = (at / width, at % width);
+            let (sample, y) = (row / height, row % height);
+            let count = (width - x).min(pixels.end - at);
+            run(sample * self.plane + y * self.steps[0] + x * self.steps[1], count, self.steps[1]);
+            at += count;
+        }
+    }
+}
+
+struct Layout {
+    size: [usize; 2],
+    before: [usize; 2],
+    width: usize,
+    channels: usize,
+}
+
+impl Layout {
+    /// Rows of one sample's frame, from the `first` on.
+    fn lay(&self, x: &[f32], first: usize, turned: &mut Vec<f32>, out: &mut [f32]) {
+        let ([height, width], channels) = (self.size, self.channels);
+        let rows = out.len() / (self.width * channels).max(1);
+        // Those of the plane among them.
+        let from = first.saturating_sub(self.before[0]).min(height);
+        let to = (first + rows).saturating_sub(self.before[0]).min(height);
+        let pixels = (to - from) * width;
+        turned.resize(pixels * channels, 0.0);
+        if pixels > 0 {
+            turn(&x[from * width..], height * width, channels, pixels, turned, channels);
+        }
+        // A frame that windows do not read to the end leaves out the last columns.
+        let inside = self.before[1].min(self.width)..(self.before[1] + width).min(self.width);
+        for (y, out) in out.chunks_exact_mut((self.width * channels).max(1)).enumerate() {
+            let y = (first + y).wrapping_sub(self.before[0]);
+            if !(from..to).contains(&y) {
+                out.fill(0.0);
+                continue;
+            }
+            out[..inside.start * channels].fill(0.0);
+            out[inside.end * channels..].fill(0.0);
+            let own = &turned[(y - from) * width * channels..][..inside.len() * channels];
+            out[inside.start * channels..inside.end * channels].copy_from_slice(own);
+        }
+    }
+}

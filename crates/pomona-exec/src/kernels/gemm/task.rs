@@ -1,0 +1,232 @@
+//! A task's part of a product: tile after tile of some rows and columns.
+
+use std::ops::Range;
+
+use super::micro::{some_rows, some_rows_in_place};
+use super::{Operand, Product, Start, pack_panels};
+use crate::kernels::simd::Simd;
+use crate::kernels::tiles::in_tile;
+use crate::kernels::{Room, Shared};
+
+/// Rows whose panels stay in the second-level cache while the task's columns pass by.
+const ROWS: usize = 96;
+/// Rows for which the right factor's windows are read where they lie: more of them make up for packing.
+const IN_PLACE: usize = 192;
+
+/// Where a task's panels of the left factor come from.
+pub(super) enum Left<'a> {
+    /// All of them, packed before.
+    Packed(&'a [f32]),
+    /// The task packs its own into this room.
+    Pack(&'a mut Room),
+}
+
+/// Where a task's panels of the right factor come from.
+pub(super) enum Right<'a> {
+    /// All of them, packed before.
+    Packed(&'a [f32]),
+    /// The task packs its own into this room, or reads them in place.
+    Pack(&'a mut Room),
+}
+
+/// Columns of a tile's width, or the last ones.
+struct Panel<const NR: usize, const NV: usize> {
+    first: usize,
+    columns: usize,
+    /// Where each column's element of the first row lies.
+    at: [usize; NR],
+    /// All columns, side by side.
+    whole: bool,
+    /// Where the registers of the right factor lie, if they are read in place.
+    starts: Option<[usize; NV]>,
+}
+
+/// Where a tile of the right factor is read.
+enum Source<'a, const NV: usize> {
+    Packed(&'a [f32], usize),
+    InPlace([*const f32; NV], &'a [usize]),
+}
+
+impl<A: Operand, B: Operand, F: Fn(usize) -> usize + Sync> Product<'_, A, B, F> {
+    /// Rows `rows` (from a panel's first on) of columns `columns` (likewise), over some blocks of the depth.
+    pub(super) fn task(
+        &self,
+        factors: (Left<'_>, Right<'_>),
+        rows: Range<usize>,
+        columns: Range<usize>,
+        depth: impl Iterator<Item = Range<usize>>,
+        start: Start<'_>,
+        c: &Shared<'_>,
+    ) {
+        in_tile!(self.task_in(factors, rows, columns, depth, start, c))
+    }
+
+    #[inline(always)]
+    fn task_in<S: Simd, const MR: usize, const NV: usize, const NR: usize>(
+        &self,
+        (mut a, mut b): (Left<'_>, Right<'_>),
+        rows: Range<usize>,
+        columns: Range<usize>,
+        depth: impl Iterator<Item = Range<usize>>,
+        mut start: Start<'_>,
+        c: &Shared<'_>,
+    ) {
+        let [left, right] = [self.rows.div_ceil(MR) * MR, self.columns.div_ceil(NR) * NR];
+        let in_place = matches!(b, Right::Pack(_)) && rows.len() <= IN_PLACE;
+        let panels: Vec<Panel<NR, NV>> = columns
+            .clone()
+            .step_by(NR)
+            .map(|first| self.panel::<S, NR, NV>(first, NR.min(columns.end - first), in_place))
+            .collect();
+        let furthest = panels.iter().flat_map(|p| &p.at[..p.columns]).max().copied().unwrap_or(0);
+        assert!(
+            furthest + (rows.end - 1) * self.row_stride < c.len(),
+            "a product's column lies outside its result"
+        );
+        let in_place = panels.iter().any(|p| p.starts.is_some());
+        let furthest = panels.iter().flat_map(|p| p.starts.iter().flatten()).max().copied().unwrap_or(0);
+        let mut offsets = Vec::new();
+        for k in depth {
+            let size = NR * k.len();
+            let packed: &[f32] = match &mut b {
+                Right::Packed(b) => &b[right * k.start + columns.start * k.len()..][..panels.len() * size],
+                Right::Pack(room) => {
+                    for (p, out) in panels.iter().zip(room.hold(panels.len() * size).chunks_exact_mut(size)) {
+                        if p.starts.is_none() {
+                            pack_panels::<S, B, NR>(self.b, p.first..p.first + p.columns, &k, out);
+                        }
+                    }
+                    room
+                }
+            };
+            if in_place {
+                offsets.clear();
+                self.b.offsets(k.clone(), &mut offsets);
+                assert_eq!(offsets.len(), k.len(), "an offset for each product");
+                let end = furthest + offsets.iter().max().copied().unwrap_or(0) + S::LANES;
+                assert!(end <= self.b.values().len(), "a window leads out of its planes");
+            }
+            // The panel of row `first` is the first of these.
+            let (a, first): (&[f32], usize) = match &mut a {
+                Left::Packed(a) => (&a[left * k.start..][..left * k.len()], 0),
+                Left::Pack(room) => {
+                    let size = rows.len().div_ceil(MR) * MR * k.len();
+                    pack_panels::<S, A, MR>(self.a, rows.clone(), &k, room.hold(size));
+                    (room, rows.start)
+                }
+            };
+            for block in rows.clone().step_by(ROWS) {
+                let block = block..(block + ROWS).min(rows.end);
+                for (panel, packed) in panels.iter().zip(packed.chunks_exact(size)) {
+                    for i in block.clone().step_by(MR) {
+                        let m = MR.min(rows.end - i);
+                        let a = &a[(i - first) * k.len()..][..MR * k.len()];
+                        // SAFETY: `a` and the packed panel hold `k.len()` groups, and the registers in place lie within
+                        // the values, as asserted; so do the tile's elements within `c`, and no other task has them; the
+                        // set was found by `level`.
+                        unsafe {
+                            let b = match panel.starts {
+                                None => Source::Packed(packed, k.len()),
+                                Some(starts) => {
+                                    let values = self.b.values().as_ptr();
+                                    Source::InPlace(starts.map(|s| values.add(s)), &offsets)
+                                }
+                            };
+                            let c = |row: usize, j: usize| c.at((i + row) * self.row_stride + panel.at[j]);
+                            // Of a panel's last rows a third or two thirds are worth a tile of their own.
+                            match m {
+                                _ if MR > 4 && m <= 4 => {
+                                    tile_of::<S, 4, MR, NV, NR>(a, b, (i, m), panel, start, c)
+                                }
+                                _ if MR > 8 && m <= 8 => {
+                                    tile_of::<S, 8, MR, NV, NR>(a, b, (i, m), panel, start, c)
+                                }
+                                _ => tile_of::<S, MR, MR, NV, NR>(a, b, (i, m), panel, start, c),
+                            }
+                        }
+                    }
+                }
+            }
+            start = Start::Add;
+        }
+    }
+
+    #[inline(always)]
+    fn panel<S: Simd, const NR: usize, const NV: usize>(
+        &self,
+        first: usize,
+        columns: usize,
+        in_place: bool,
+    ) -> Panel<NR, NV> {
+        let mut at = [0_usize; NR];
+        for (j, at) in at[..columns].iter_mut().enumerate() {
+            *at = (self.column)(first + j);
+        }
+        let whole = columns == NR && at.iter().enumerate().all(|(j, a)| *a == at[0] + j);
+        let mut starts = [0; NV];
+        let starts =
+            (in_place && columns == NR && self.b.in_place(first, S::LANES, &mut starts)).then_some(starts);
+        Panel { first, columns, at, whole, starts }
+    }
+}
+
+/// A tile of the result, of which `rows` (the first one's number, and how many) and the panel's columns are wanted: at most `R`
+/// rows, whose left factor is packed in groups of `MR`.
+///
+/// # Safety
+/// The processor has the set `S`; both factors can be read for as many products as `b` says; `c` gives the places of
+/// elements that are this task's own.
+#[inline(always)]
+unsafe fn tile_of<S: Simd, const R: usize, const MR: usize, const NV: usize, const NR: usize>(
+    a: &[f32],
+    b: Source<'_, NV>,
+    (first, rows): (usize, usize),
+    panel: &Panel<NR, NV>,
+    start: Start<'_>,
+    c: impl Fn(usize, usize) -> *mut f32,
+) {
+    // SAFETY: as the caller vouches.
+    unsafe {
+        if panel.whole {
+            for i in 0..rows {
+                let c = c(i, 0);
+                S::expect(c);
+                S::expect(c.add(NR - 1));
+            }
+        }
+        // Out of the registers at once, by constant places: whatever is then done with the tile, the sums stay in them.
+        let mut sums = [[0.0_f32; NR]; R];
+        let acc = match b {
+            Source::Packed(b, k) => some_rows::<S, R, MR, NV>(k, a.as_ptr(), b.as_ptr()),
+            Source::InPlace(b, offsets) => some_rows_in_place::<S, R, MR, NV>(offsets, a.as_ptr(), b),
+        };
+        for i in 0..R {
+            for v in 0..NV {
+                S::store(sums[i].as_mut_ptr().add(v * S::LANES), acc[i][v]);
+            }
+        }
+        let add = matches!(start, Start::Add);
+        for (i, sums) in sums.iter_mut().enumerate().take(rows) {
+            match start {
+                Start::Zero | Start::Add => {}
+                Start::Row(r) => sums.iter_mut().for_each(|s| *s += r[first + i]),
+                Start::Column(r) => {
+                    let own = &r[panel.first..][..panel.columns];
+                    sums.iter_mut().zip(own).for_each(|(s, r)| *s += r);
+                }
+            }
+            if panel.whole {
+                let c = c(i, 0);
+                for v in 0..NV {
+                    let (c, s) = (c.add(v * S::LANES), S::load(sums.as_ptr().add(v * S::LANES)));
+                    S::store(c, if add { S::add(s, S::load(c)) } else { s });
+                }
+                continue;
+            }
+            for (j, s) in sums.iter().enumerate().take(panel.columns) {
+                let c = c(i, j);
+                *c = if add { s + *c } else { *s };
+            }
+        }
+    }
+}
