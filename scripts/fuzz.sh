@@ -8,7 +8,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:?usage: scripts/fuzz.sh SECONDS [TARGET..]}
 shift
-all=(safetensors safetensors_index gguf torch_zip torch_legacy pickle onnx config tokenizer plan scores)
+# These stand above the executor, whose dependencies take minutes to build with coverage.
+data=(scores sounds pictures captions questions schedule tokens)
+all=(safetensors safetensors_index gguf torch_zip torch_legacy pickle onnx config tokenizer plan "${data[@]}")
 targets=("${@:-${all[@]}}")
 here=target/fuzz
 seeds=$here/seeds
@@ -32,11 +34,16 @@ if [ ! -d "$seeds/scores" ]; then
     pomona score "$work/model" --method filters --criterion l1 -o "$work/filters"
     pomona plan "$work/model" --method filters --scores "$work/filters" --target params=80% -o "$seeds/plan/filters"
 fi
+cp -r fuzz/seeds/. "$seeds"
 
 coverage="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters"
 coverage+=" -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares"
+# As cargo-fuzz does: libraries that know this leave out checksums, which no change of an input would pass.
+coverage+=" --cfg fuzzing"
 features=
-[[ " ${targets[*]} " == *" scores "* ]] && features=scores
+for target in "${targets[@]}"; do
+    [[ " ${data[*]} " == *" $target "* ]] && features=data
+done
 RUSTFLAGS=$coverage CARGO_TARGET_DIR=$here/build cargo build --release --manifest-path fuzz/Cargo.toml --target "$triple" \
     --features "$features" $(printf -- '--bin %s ' "${targets[@]}") >&2
 
