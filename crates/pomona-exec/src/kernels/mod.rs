@@ -1,6 +1,6 @@
 //! Fused kernels on the CPU, forward and backward: a file a family. Each is compiled for AVX-512, AVX2 and what every
-//! processor has, chosen at run time, and works on row-major slices with all threads of the pool. Work is cut by sizes
-//! alone and sums have one order, so that results depend neither on the number of threads nor on the run.
+//! processor has, chosen at run time, and works on row-major slices with all threads of the pool. Sums are cut by sizes
+//! alone and have one order, so that results depend neither on the number of threads nor on the run.
 
 #![allow(
     clippy::needless_range_loop,

@@ -1,5 +1,5 @@
 //! Linear layers whose weights are as a file holds them, 16-bit floats or blocks of bytes with a scale: widened where they are
-//! packed or multiplied, never as a whole.
+//! packed or multiplied: as a whole, as panels that go again, only for products that are taller than wide.
 
 use super::gemm::{Operand, Product, Start, turn_rows};
 use super::linear::{FEW_ROWS, few_rows};

@@ -67,7 +67,7 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// The processor has the set.
     unsafe fn half(bits: u16) -> f32;
-    /// Asks for memory that is about to be written. Nothing is read: any pointer will do.
+    /// Asks for memory that is about to be read or written. Nothing is read yet: any pointer will do.
     fn expect(p: *const f32);
 }
 

@@ -21,8 +21,8 @@ pub(super) struct Framed {
 }
 
 impl Framed {
-    /// Of `x` `[batch, channels, size]`.
-    pub(super) fn new(x: &[f32], channels: usize, v: &View) -> Self {
+    /// Of `x` `[batch, channels, size]`; a plane of nothing has its borders still.
+    pub(super) fn new(x: &[f32], batch: usize, channels: usize, v: &View) -> Self {
         let before = [0, 1].map(|d| v.taps.iter().map(|t| (-t[d]).max(0) as usize).max().unwrap_or(0));
         let place = |t: &[isize; 2], d: usize| (t[d] + before[d] as isize) as usize;
         let [rows, width] = [0, 1].map(|d| {
@@ -31,10 +31,10 @@ impl Framed {
         });
         let plane = rows * width * channels;
         let size = v.size[0] * v.size[1] * channels;
-        let samples = x.len().checked_div(size).unwrap_or(0);
-        let mut data = Room::new(samples * plane);
+        let mut data = Room::new(batch * plane);
         let layout = Layout { size: v.size, before, width, channels };
-        data.par_chunks_mut(plane.max(1)).zip(x.par_chunks(size.max(1))).for_each(|(out, x)| {
+        data.par_chunks_mut(plane.max(1)).enumerate().for_each(|(i, out)| {
+            let x = x.get(i * size..(i + 1) * size).unwrap_or_default();
             // A few rows a task: enough pixels to turn in blocks.
             let some = 64_usize.div_ceil(v.size[1].max(1));
             let tasks = out.par_chunks_mut(some * width * channels).enumerate();

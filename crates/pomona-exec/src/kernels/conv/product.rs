@@ -164,7 +164,7 @@ pub(super) fn weight(x: &[f32], above: &[f32], g: &Geometry, dw: &mut [f32]) {
         return weight_of_pixels(x, above, g, dw);
     }
     // With the channels last, both factors' panels are copies.
-    let framed = Framed::new(x, g.inputs, &view(g));
+    let framed = Framed::new(x, g.batch, g.inputs, &view(g));
     let above = channels_last(above, g.outputs, g.out_plane());
     let mut sums = if taps > 1 { uninit(outputs * depth) } else { Vec::new() };
     for group in 0..g.groups {

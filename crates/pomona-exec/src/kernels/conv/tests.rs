@@ -115,6 +115,9 @@ fn sizes_of_networks() {
     // A stride beyond the kernel leaves pixels that nothing reads.
     check(dense(1, 4, 6, [11, 10], 2, 3, 0));
     check(dense(0, 4, 6, [11, 10], 3, 1, 1));
+    // Planes of nothing, which windows see the borders of.
+    check(Geometry { out: [1, 1], kernel: [1, 2], before: [0, 1], ..dense(1, 1, 1, [1, 0], 1, 1, 1) });
+    check(Geometry { out: [3, 1], kernel: [1, 2], before: [0, 1], ..dense(2, 32, 5, [3, 0], 1, 1, 1) });
     // Rows and channels of whole registers are read in place; the output's last channels are a third or two of a tile.
     check(dense(2, 32, 40, [16, 32], 3, 1, 1));
     check(dense(1, 16, 28, [18, 64], 4, 2, 1));

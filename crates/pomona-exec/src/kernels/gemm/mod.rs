@@ -1,8 +1,8 @@
 //! Products of matrices: packed panels, tiles in registers, blocks that stay in the caches.
 //!
 //! Everything that is a sum of products goes through here: linear layers, attention, convolutions. A factor is an
-//! [`Operand`], which knows how to write itself as panels; so a convolution's windows are never laid out as a whole.
-//! Work is cut by the sizes alone and depth is summed in one order, so that results do not depend on threads.
+//! [`Operand`], which knows how to write itself as panels, or where they can be read as they lie; so a wide product's windows are
+//! never laid out as a whole. The depth is cut by the sizes alone and summed in one order, so that results do not depend on threads.
 
 mod micro;
 mod operand;
