@@ -177,7 +177,8 @@ fn the_recipes_of_the_project_are_sound() {
         }
         let text = path.display().to_string();
         let mut command = folder.command(&["recipe", "explain", &text]);
-        let done = command.env("MODEL", "m").env("POMONA_DATA", "d").output().unwrap();
+        let named = [("MODEL", "m"), ("WRITTEN", "w"), ("POMONA_DATA", "d")];
+        let done = command.envs(named).output().unwrap();
         assert!(done.status.success(), "{text}: {}", String::from_utf8_lossy(&done.stderr));
         seen += 1;
     }

@@ -44,6 +44,14 @@ pub(super) struct Journal {
     file: File,
 }
 
+impl Drop for Journal {
+    /// Gives the lock back at once. Closing the file does so only when no child process is left that another thread is just about
+    /// to start and that has the file open until then.
+    fn drop(&mut self) {
+        let _ = flock(&self.file, FlockOperation::Unlock);
+    }
+}
+
 impl Journal {
     /// Opens and locks; none while another run holds it.
     pub(super) fn lock(path: &Path) -> Result<Option<Journal>> {
