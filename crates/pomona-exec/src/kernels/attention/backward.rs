@@ -5,7 +5,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::forward::hide;
-use super::panels::{Rows, add_product, put_tile};
+use super::panels::{Rows, add_product, add_tile, put_tile};
 use super::{AttentionShape, KEYS, Mask};
 use crate::kernels::gemm::tile;
 use crate::kernels::math::{dot, exp, tanh};
@@ -328,11 +328,7 @@ fn rank_of<'a, S: Simd, const MR: usize, const N: usize, const NR: usize>(
                 }
             }
         }
-        for (row, to) in acc.iter().zip(to.chunks_exact_mut(NR)) {
-            for (v, x) in row.iter().enumerate() {
-                let to = to.as_mut_ptr().add(v * S::LANES);
-                S::store(to, S::add(*x, S::load(to)));
-            }
-        }
+        assert!(to.len() >= MR * NR, "a whole tile");
+        add_tile::<S, MR, N>(acc, to.as_mut_ptr(), NR);
     }
 }

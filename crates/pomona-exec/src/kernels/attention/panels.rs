@@ -1,6 +1,6 @@
 //! How queries, keys and values are laid out for the products.
 
-use crate::kernels::gemm::{Matrix, Operand, some_rows};
+use crate::kernels::gemm::{Matrix, Operand, for_rows, some_rows};
 use crate::kernels::simd::Simd;
 use crate::kernels::uninit;
 
@@ -76,26 +76,36 @@ pub(super) unsafe fn add_product<S: Simd, const MR: usize, const NV: usize>(
     c: *mut f32,
 ) {
     // SAFETY: as the caller vouches; no tile has more than `MR` rows.
-    unsafe {
-        match rows {
-            _ if MR > 4 && rows <= 4 => add_tile::<S, 4, NV>(some_rows::<S, 4, MR, NV>(k, a, b), c),
-            _ if MR > 8 && rows <= 8 => add_tile::<S, 8, NV>(some_rows::<S, 8, MR, NV>(k, a, b), c),
-            _ => add_tile::<S, MR, NV>(some_rows::<S, MR, MR, NV>(k, a, b), c),
-        }
-    }
+    unsafe { for_rows!(rows, MR, add_rows::<S, _, MR, NV>(k, (a, b), c)) }
 }
 
-/// Adds a tile to rows of registers at `c`.
+/// # Safety
+/// As [`add_product`], for `R` rows.
+#[inline(always)]
+unsafe fn add_rows<S: Simd, const R: usize, const MR: usize, const NV: usize>(
+    k: usize,
+    (a, b): (*const f32, *const f32),
+    c: *mut f32,
+) {
+    // SAFETY: as the caller vouches.
+    unsafe { add_tile::<S, R, NV>(some_rows::<S, R, MR, NV>(k, a, b), c, NV * S::LANES) }
+}
+
+/// Adds a tile to rows that begin `stride` apart from `c` on.
 ///
 /// # Safety
-/// The processor has the set; `c` is good for `R * NV * LANES` floats.
+/// The processor has the set; each of the rows is good for `NV` registers.
 #[inline(always)]
-pub(super) unsafe fn add_tile<S: Simd, const R: usize, const NV: usize>(acc: [[S::V; NV]; R], c: *mut f32) {
+pub(super) unsafe fn add_tile<S: Simd, const R: usize, const NV: usize>(
+    acc: [[S::V; NV]; R],
+    c: *mut f32,
+    stride: usize,
+) {
     for (i, row) in acc.iter().enumerate() {
         for (v, x) in row.iter().enumerate() {
             // SAFETY: the caller vouches for the set and for this many floats.
             unsafe {
-                let c = c.add((i * NV + v) * S::LANES);
+                let c = c.add(i * stride + v * S::LANES);
                 S::store(c, S::add(*x, S::load(c)));
             }
         }

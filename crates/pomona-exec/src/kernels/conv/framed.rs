@@ -23,16 +23,11 @@ pub(super) struct Framed {
 impl Framed {
     /// Of `x` `[batch, channels, size]`; a plane of nothing has its borders still.
     pub(super) fn new(x: &[f32], batch: usize, channels: usize, v: &View) -> Self {
-        let before = [0, 1].map(|d| v.taps.iter().map(|t| (-t[d]).max(0) as usize).max().unwrap_or(0));
-        let place = |t: &[isize; 2], d: usize| (t[d] + before[d] as isize) as usize;
-        let [rows, width] = [0, 1].map(|d| {
-            let last = v.grid[d].saturating_sub(1) * v.stride[d];
-            v.taps.iter().map(|t| place(t, d)).max().unwrap_or(0) + last + 1
-        });
+        let [rows, width] = [0, 1].map(|d| v.reach(d));
         let plane = rows * width * channels;
         let size = v.size[0] * v.size[1] * channels;
         let mut data = Room::new(batch * plane);
-        let layout = Layout { size: v.size, before, width, channels };
+        let layout = Layout { size: v.size, before: v.before(), width, channels };
         data.par_chunks_mut(plane.max(1)).enumerate().for_each(|(i, out)| {
             let x = x.get(i * size..(i + 1) * size).unwrap_or_default();
             // A few rows a task: enough pixels to turn in blocks.
@@ -40,7 +35,8 @@ impl Framed {
             let tasks = out.par_chunks_mut(some * width * channels).enumerate();
             tasks.for_each_init(Vec::new, |turned, (t, out)| layout.lay(x, t * some, turned, out));
         });
-        let taps = v.taps.iter().map(|t| (place(t, 0) * width + place(t, 1)) * channels).collect();
+        let place = |t: &[isize; 2]| v.place(*t);
+        let taps = v.taps.iter().map(place).map(|[y, x]| (y * width + x) * channels).collect();
         let steps = [v.stride[0] * width * channels, v.stride[1] * channels];
         Self { data, taps, grid: v.grid, plane, steps }
     }

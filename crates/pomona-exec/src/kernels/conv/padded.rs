@@ -14,6 +14,25 @@ pub(super) struct View {
     pub taps: Vec<[isize; 2]>,
 }
 
+impl View {
+    /// Zeros that windows read before the first row and column.
+    pub(super) fn before(&self) -> [usize; 2] {
+        [0, 1].map(|d| self.taps.iter().map(|t| (-t[d]).max(0) as usize).max().unwrap_or(0))
+    }
+
+    /// Where a tap's value for the first pixel lies once these zeros are there.
+    pub(super) fn place(&self, tap: [isize; 2]) -> [usize; 2] {
+        let before = self.before();
+        [0, 1].map(|d| (tap[d] + before[d] as isize) as usize)
+    }
+
+    /// Rows, or columns, from the first to the last that any window reads.
+    pub(super) fn reach(&self, d: usize) -> usize {
+        let last = self.taps.iter().map(|t| self.place(*t)[d]).max().unwrap_or(0);
+        last + self.grid[d].saturating_sub(1) * self.stride[d] + 1
+    }
+}
+
 /// Planes with zeros around them as far as windows reach, their columns sorted by the remainder of the stride: for pixel
 /// `(y, x)` and a tap the value is that at `tap + y * step + x`, without a question.
 pub(super) struct Padded<'a> {
@@ -44,14 +63,12 @@ pub(super) const BEHIND: usize = 64;
 
 impl Layout {
     pub(super) fn new(v: &View) -> Self {
-        let before = [0, 1].map(|d| v.taps.iter().map(|t| (-t[d]).max(0) as usize).max().unwrap_or(0));
-        let place = |d: usize| v.taps.iter().map(move |t| (t[d] + before[d] as isize) as usize);
-        let mut remainders: Vec<usize> = place(1).map(|x| x % v.stride[1]).collect();
+        let columns = || v.taps.iter().map(|t| v.place(*t)[1]);
+        let mut remainders: Vec<usize> = columns().map(|x| x % v.stride[1]).collect();
         remainders.sort_unstable();
         remainders.dedup();
-        let rows = place(0).max().unwrap_or(0) + v.grid[0].saturating_sub(1) * v.stride[0] + 1;
-        let width = place(1).map(|x| x / v.stride[1]).max().unwrap_or(0) + v.grid[1];
-        Self { size: v.size, stride: v.stride[1], before, remainders, rows, width }
+        let width = columns().map(|x| x / v.stride[1]).max().unwrap_or(0) + v.grid[1];
+        Self { size: v.size, stride: v.stride[1], before: v.before(), remainders, rows: v.reach(0), width }
     }
 
     /// Elements of a plane.

@@ -32,6 +32,19 @@ unsafe fn ahead<S: Simd, const MR: usize, const NV: usize>(a: *const f32, b: *co
     }
 }
 
+/// Calls a function that is generic over a tile's rows (the first parameter after the set) with the least of 4, 8 and `MR` that is
+/// enough: of a factor's last rows a third or two thirds are worth a tile of their own.
+macro_rules! for_rows {
+    ($rows:expr, $mr:ident, $name:ident::<$s:ident, _, $($generic:ident),*>($($arg:expr),* $(,)?)) => {
+        match $rows {
+            rows if $mr > 4 && rows <= 4 => $name::<$s, 4, $($generic),*>($($arg),*),
+            rows if $mr > 8 && rows <= 8 => $name::<$s, 8, $($generic),*>($($arg),*),
+            _ => $name::<$s, $mr, $($generic),*>($($arg),*),
+        }
+    };
+}
+pub(crate) use for_rows;
+
 /// As [`tile`], of which the first `R` rows are wanted.
 ///
 /// # Safety

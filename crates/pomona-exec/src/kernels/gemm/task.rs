@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::micro::{some_rows, some_rows_in_place};
+use super::micro::{for_rows, some_rows, some_rows_in_place};
 use super::{Operand, Product, Start, pack_panels};
 use crate::kernels::simd::Simd;
 use crate::kernels::tiles::in_tile;
@@ -133,16 +133,7 @@ impl<A: Operand, B: Operand, F: Fn(usize) -> usize + Sync> Product<'_, A, B, F> 
                                 }
                             };
                             let c = |row: usize, j: usize| c.at((i + row) * self.row_stride + panel.at[j]);
-                            // Of a panel's last rows a third or two thirds are worth a tile of their own.
-                            match m {
-                                _ if MR > 4 && m <= 4 => {
-                                    tile_of::<S, 4, MR, NV, NR>(a, b, (i, m), panel, start, c)
-                                }
-                                _ if MR > 8 && m <= 8 => {
-                                    tile_of::<S, 8, MR, NV, NR>(a, b, (i, m), panel, start, c)
-                                }
-                                _ => tile_of::<S, MR, MR, NV, NR>(a, b, (i, m), panel, start, c),
-                            }
+                            for_rows!(m, MR, tile_of::<S, _, MR, NV, NR>(a, b, (i, m), panel, start, c));
                         }
                     }
                 }
