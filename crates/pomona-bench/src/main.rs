@@ -47,6 +47,9 @@ enum Race {
     Generation(generation::Args),
 }
 
+#[global_allocator]
+static MEMORY: pomona_exec::Memory = pomona_exec::Memory;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match pomona_exec::among_workers(|| race(&cli)) {

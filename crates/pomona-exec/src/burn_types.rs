@@ -7,10 +7,14 @@ pub(crate) use burn::backend::{
 use burn::backend::{BackendTensor, DType, DispatchKindConversion, Flex, flex::FlexTensor, flex::Layout};
 use burn::tensor::{Bytes, Shape};
 
-/// The CPU tensor behind a value that no tape tracks, contiguous; none on another device or under autodiff.
+/// The CPU tensor behind a value that no tape tracks, its elements one behind the other, in a buffer that may hold more; none on
+/// another device or under autodiff.
 pub(crate) fn host(tensor: &D) -> Option<FlexTensor> {
     match <D as DispatchKindConversion<Flex>>::try_into_backend(tensor.clone()).ok()? {
-        BackendTensor::Float(t) if t.dtype() == DType::F32 => Some(t.to_contiguous()),
+        BackendTensor::Float(t) if t.dtype() == DType::F32 => {
+            // Burn's own copies what is a part of a larger buffer, too.
+            Some(if t.is_contiguous() { t } else { t.to_contiguous() })
+        }
         _ => None,
     }
 }

@@ -20,13 +20,13 @@ mod tensor;
 mod threads;
 mod weights;
 
-pub use allocator::{keep_freed_memory, peak_memory};
+pub use allocator::{Memory, keep_freed_memory, peak_memory};
 pub use checkpoints::block_ends;
 pub use device::{Device, devices};
 pub use error::{ExecError, Result};
 pub use evaluate::{BatchMoments, ChannelMoments, Feeds, Mode, Options, evaluate, needed};
 pub use gradients::{Gradients, Wrt, gradients, gradients_of_loss};
-pub use kernels::{AdamW, Moving, Narrow, NarrowKind, cross_entropy, instructions};
+pub use kernels::{AdamW, Moving, Narrow, NarrowKind, cross_entropy, instructions, log_sum_exp};
 pub use state::{start_states, step};
 pub use tensor::{Kind, Tensor};
 pub use threads::{among_workers, side_by_side};

@@ -13,6 +13,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+#[global_allocator]
+static MEMORY: pomona_exec::Memory = pomona_exec::Memory;
+
 /// Exit codes: 0 done, 1 could not be done, 2 wrong use (clap's own).
 fn main() -> ExitCode {
     pomona_models::tokenizer::silence_caught_panics();

@@ -1,8 +1,8 @@
-//! Cross-entropy from logits, with its gradient in the same pass.
+//! Cross-entropy from logits: with its gradient in the same pass, or its normaliser alone.
 
 use rayon::prelude::*;
 
-use super::math::{exponentials, largest};
+use super::math::{exp, exponentials, largest, sums};
 use super::rows_per_task;
 use super::simd::simd;
 use crate::threads::stay_awake;
@@ -21,6 +21,37 @@ simd! {
             }
         }
     }
+}
+
+/// Elements whose sum stays in 32 bits.
+const BLOCK: usize = 1024;
+
+simd! {
+    fn normalisers<S>(x: &[f32], n: usize, out: &mut [f64]) {
+        for (x, out) in x.chunks_exact(n).zip(out) {
+            let max = largest(x);
+            *out = f64::from(max);
+            if max.is_finite() {
+                let mut sum = 0.0;
+                for block in x.chunks(BLOCK) {
+                    sum += f64::from(sums([block], |[v]| [exp::<S>(v - max)])[0]);
+                }
+                *out += sum.ln();
+            }
+        }
+    }
+}
+
+/// ln of the sum of exp of each row of `n` logits, without overflow; a row with a NaN gives NaN.
+pub fn log_sum_exp(logits: &[f32], n: usize) -> Vec<f64> {
+    stay_awake(logits.len());
+    let n = n.max(1);
+    let mut out = vec![0.0; logits.len() / n];
+    let size = rows_per_task(n);
+    (logits.par_chunks(size * n), out.par_chunks_mut(size))
+        .into_par_iter()
+        .for_each(|(x, out)| normalisers(x, n, out));
+    out
 }
 
 /// Cross-entropy of each row of `n` logits with its target, in nats; the logits become the gradient of `scale` times the sum:

@@ -152,10 +152,11 @@ fn softmaxes(count: usize, n: usize) {
         });
     }
     let targets: Vec<u32> = (0..count as u32).map(|i| i * 7 % n as u32).collect();
-    let mut want = vec![Vec::new(), Vec::new()];
+    let mut want = vec![Vec::new(), Vec::new(), Vec::new()];
     for (x, t) in x.chunks(n).zip(&targets) {
         let x = wide(x);
         let total: f64 = x.iter().map(|v| v.exp()).sum();
+        want[2].push(total.ln());
         want[0].push(total.ln() - x[*t as usize]);
         want[1].extend(
             x.iter()
@@ -166,7 +167,8 @@ fn softmaxes(count: usize, n: usize) {
     check("cross-entropy", &want, || {
         let mut dx = x.clone();
         let losses = cross_entropy(&mut dx, n, &targets, 0.5);
-        vec![losses, dx]
+        let sums = log_sum_exp(&x, n).into_iter().map(|v| v as f32).collect();
+        vec![losses, dx, sums]
     });
 }
 

@@ -37,7 +37,7 @@ pub(crate) use channel_norm::{
     After, Planes, batch_moments, batch_norm, batch_norm_back, group_norm, group_norm_back,
 };
 pub(crate) use conv::{Geometry, channel_sums, conv, conv_input, conv_weight};
-pub use cross_entropy::cross_entropy;
+pub use cross_entropy::{cross_entropy, log_sum_exp};
 pub(crate) use embedding::{gather, scatter};
 pub(crate) use linear::{linear, linear_back};
 pub(crate) use narrow::linear_narrow;

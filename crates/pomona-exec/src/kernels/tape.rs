@@ -36,7 +36,8 @@ impl Slice {
             let value = *t.storage::<f32>().get(layout.start_offset())?;
             return Some(Slice(flex(vec![value; layout.num_elements()], t.shape())));
         }
-        Some(Slice(t.to_contiguous()))
+        // Burn's own copies what is a part of a larger buffer, too.
+        Some(Slice(if t.is_contiguous() { t.clone() } else { t.to_contiguous() }))
     }
 }
 
