@@ -243,14 +243,14 @@ impl Tensor {
         if let Some(bad) = parts.iter().find(|t| !fits(t)) {
             return Err(mismatch(format!("{bad:?} does not join {first:?} along axis {axis}")));
         }
+        let mut shape = first.shape.clone();
+        shape[axis] = parts.iter().map(|t| t.shape[axis]).sum();
         let full: Vec<&Tensor> = parts.iter().filter(|t| t.elements() > 0).collect();
         match full.as_slice() {
-            [] => return Ok(first.clone()),
+            [] => return first.reshape(&shape),
             [one] => return Ok((*one).clone()),
             _ => {}
         }
-        let mut shape = first.shape.clone();
-        shape[axis] = parts.iter().map(|t| t.shape[axis]).sum();
         let data = match &first.data {
             Data::Float(_) => {
                 let tensors = full.iter().map(|t| t.as_float()).collect::<Result<Vec<D>>>()?;

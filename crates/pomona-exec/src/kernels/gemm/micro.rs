@@ -55,27 +55,36 @@ pub(crate) unsafe fn some_rows<S: Simd, const R: usize, const MR: usize, const N
     a: *const f32,
     b: *const f32,
 ) -> [[S::V; NV]; R] {
-    // SAFETY: the caller vouches for the set and for `k` groups behind both pointers.
-    unsafe {
-        let mut acc = [[S::zero(); NV]; R];
-        let (mut a, mut b) = (a, b);
-        for _ in 0..k {
-            let mut row = [S::zero(); NV];
-            for v in 0..NV {
-                row[v] = S::load(b.add(v * S::LANES));
+    // SAFETY: as the caller vouches.
+    unsafe { some_rows_while::<S, R, MR, NV>(k, a, b, |_| {}) }
+}
+
+/// As [`some_rows`]; between the products `between` is called for each row: whoever asks for as many lines of memory at once waits
+/// until there is room for them.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+pub(super) unsafe fn some_rows_while<S: Simd, const R: usize, const MR: usize, const NV: usize>(
+    k: usize,
+    a: *const f32,
+    b: *const f32,
+    between: impl Fn(usize),
+) -> [[S::V; NV]; R] {
+    // SAFETY: the caller vouches for the set.
+    let mut acc = unsafe { [[S::zero(); NV]; R] };
+    for i in 0..R {
+        between(i);
+        for p in i * k / R..(i + 1) * k / R {
+            // SAFETY: the caller vouches for the set and for `k` groups behind both pointers.
+            unsafe {
+                let (a, b) = (a.add(p * MR), b.add(p * NV * S::LANES));
+                ahead::<S, MR, NV>(a, b);
+                product::<S, R, NV>(&mut acc, |i| a.add(i), |v| b.add(v * S::LANES));
             }
-            ahead::<S, MR, NV>(a, b);
-            for i in 0..R {
-                let x = S::splat(*a.add(i));
-                for v in 0..NV {
-                    acc[i][v] = S::fma(x, row[v], acc[i][v]);
-                }
-            }
-            a = a.add(MR);
-            b = b.add(NV * S::LANES);
         }
-        acc
     }
+    acc
 }
 
 /// As [`some_rows`], with the right factor's registers read where they lie: that of column block `v` for the product `k` at
@@ -89,25 +98,16 @@ pub(super) unsafe fn some_rows_in_place<S: Simd, const R: usize, const MR: usize
     a: *const f32,
     b: [*const f32; NV],
 ) -> [[S::V; NV]; R] {
-    // SAFETY: the caller vouches for the set, for a group of `a` and for registers of `b` at each offset.
-    unsafe {
-        let mut acc = [[S::zero(); NV]; R];
-        let mut a = a;
-        for offset in offsets {
-            let mut row = [S::zero(); NV];
-            for v in 0..NV {
-                row[v] = S::load(b[v].add(*offset));
-            }
-            for i in 0..R {
-                let x = S::splat(*a.add(i));
-                for v in 0..NV {
-                    acc[i][v] = S::fma(x, row[v], acc[i][v]);
-                }
-            }
-            a = a.add(MR);
+    // SAFETY: the caller vouches for the set.
+    let mut acc = unsafe { [[S::zero(); NV]; R] };
+    for (p, offset) in offsets.iter().enumerate() {
+        // SAFETY: the caller vouches for the set, for a group of `a` and for registers of `b` at each offset.
+        unsafe {
+            let a = a.add(p * MR);
+            product::<S, R, NV>(&mut acc, |i| a.add(i), |v| b[v].add(*offset));
         }
-        acc
     }
+    acc
 }
 
 /// As [`tile`], with the left factor's rows `stride` apart in memory instead of packed.
@@ -121,21 +121,39 @@ pub(crate) unsafe fn tile_of_rows<S: Simd, const MR: usize, const NV: usize>(
     stride: usize,
     b: *const f32,
 ) -> [[S::V; NV]; MR] {
-    // SAFETY: the caller vouches for the set, the rows and the groups.
+    // SAFETY: the caller vouches for the set.
+    let mut acc = unsafe { [[S::zero(); NV]; MR] };
+    for p in 0..k {
+        // SAFETY: the caller vouches for the set, the rows and the groups.
+        unsafe {
+            let b = b.add(p * NV * S::LANES);
+            product::<S, MR, NV>(&mut acc, |i| a.add(i * stride + p), |v| b.add(v * S::LANES));
+        }
+    }
+    acc
+}
+
+/// One product of the depth: adds each of `R` numbers of the left factor times each of `NV` registers of the right one.
+///
+/// # Safety
+/// The processor has the set; what the places point to can be read.
+#[inline(always)]
+unsafe fn product<S: Simd, const R: usize, const NV: usize>(
+    acc: &mut [[S::V; NV]; R],
+    a: impl Fn(usize) -> *const f32,
+    b: impl Fn(usize) -> *const f32,
+) {
+    // SAFETY: as the caller vouches.
     unsafe {
-        let mut acc = [[S::zero(); NV]; MR];
-        for p in 0..k {
-            let mut row = [S::zero(); NV];
+        let mut row = [S::zero(); NV];
+        for v in 0..NV {
+            row[v] = S::load(b(v));
+        }
+        for i in 0..R {
+            let x = S::splat(*a(i));
             for v in 0..NV {
-                row[v] = S::load(b.add((p * NV + v) * S::LANES));
-            }
-            for i in 0..MR {
-                let x = S::splat(*a.add(i * stride + p));
-                for v in 0..NV {
-                    acc[i][v] = S::fma(x, row[v], acc[i][v]);
-                }
+                acc[i][v] = S::fma(x, row[v], acc[i][v]);
             }
         }
-        acc
     }
 }

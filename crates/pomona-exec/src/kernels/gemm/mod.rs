@@ -22,10 +22,11 @@ use super::simd::Simd;
 use super::tiles::{in_tile, tile_size};
 use super::{Room, Shared, uninit};
 
-/// Depth of a block: a panel of the right factor takes two thirds of the first cache, 32 kB with 16 lanes; processors that have
-/// 32 lanes in a panel have 48 kB.
+/// Depth of a block. Of narrower registers a panel of the right factor takes two thirds of the first cache, 32 kB with 16 lanes. With
+/// the widest ones panels of both factors stream in from the second cache in time, and what counts is how often a tile of the
+/// result is read and written again.
 const fn depth(lanes: usize) -> usize {
-    if lanes > 16 { 256 } else { 320 }
+    if lanes > 16 { 576 } else { 320 }
 }
 /// Columns that a task has a multiple of.
 const UNIT: usize = 32;

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::micro::{for_rows, some_rows, some_rows_in_place};
+use super::micro::{for_rows, some_rows_in_place, some_rows_while};
 use super::{Operand, Product, Start, pack_panels};
 use crate::kernels::simd::Simd;
 use crate::kernels::tiles::in_tile;
@@ -176,47 +176,95 @@ unsafe fn tile_of<S: Simd, const R: usize, const MR: usize, const NV: usize, con
     start: Start<'_>,
     c: impl Fn(usize, usize) -> *mut f32,
 ) {
-    // SAFETY: as the caller vouches.
+    // SAFETY: as the caller vouches; asking for memory reads nothing.
     unsafe {
-        if panel.whole {
-            for i in 0..rows {
+        let ask = |i| {
+            if panel.whole && i < rows {
                 let c = c(i, 0);
                 S::expect(c);
-                S::expect(c.add(NR - 1));
+                S::expect(c.wrapping_add(NR - 1));
             }
+        };
+        let acc = match b {
+            Source::Packed(b, k) => some_rows_while::<S, R, MR, NV>(k, a.as_ptr(), b.as_ptr(), ask),
+            Source::InPlace(b, offsets) => {
+                (0..rows).for_each(ask);
+                some_rows_in_place::<S, R, MR, NV>(offsets, a.as_ptr(), b)
+            }
+        };
+        if panel.whole && rows == R {
+            return whole_tile::<S, R, NV>(acc, start, [first, panel.first], |i| c(i, 0));
         }
         // Out of the registers at once, by constant places: whatever is then done with the tile, the sums stay in them.
         let mut sums = [[0.0_f32; NR]; R];
-        let acc = match b {
-            Source::Packed(b, k) => some_rows::<S, R, MR, NV>(k, a.as_ptr(), b.as_ptr()),
-            Source::InPlace(b, offsets) => some_rows_in_place::<S, R, MR, NV>(offsets, a.as_ptr(), b),
-        };
         for i in 0..R {
             for v in 0..NV {
                 S::store(sums[i].as_mut_ptr().add(v * S::LANES), acc[i][v]);
             }
         }
-        let add = matches!(start, Start::Add);
-        for (i, sums) in sums.iter_mut().enumerate().take(rows) {
-            match start {
-                Start::Zero | Start::Add => {}
-                Start::Row(r) => sums.iter_mut().for_each(|s| *s += r[first + i]),
-                Start::Column(r) => {
-                    let own = &r[panel.first..][..panel.columns];
-                    sums.iter_mut().zip(own).for_each(|(s, r)| *s += r);
-                }
-            }
-            if panel.whole {
-                let c = c(i, 0);
-                for v in 0..NV {
-                    let (c, s) = (c.add(v * S::LANES), S::load(sums.as_ptr().add(v * S::LANES)));
-                    S::store(c, if add { S::add(s, S::load(c)) } else { s });
-                }
-                continue;
-            }
+        for (i, sums) in sums.iter().enumerate().take(rows) {
             for (j, s) in sums.iter().enumerate().take(panel.columns) {
                 let c = c(i, j);
-                *c = if add { s + *c } else { *s };
+                *c = match start {
+                    Start::Zero => *s,
+                    Start::Row(r) => s + r[first + i],
+                    Start::Column(r) => s + r[panel.first + j],
+                    Start::Add => s + *c,
+                };
+            }
+        }
+    }
+}
+
+/// Writes a tile of which all is wanted, its columns side by side.
+///
+/// # Safety
+/// The processor has the set; `c` gives the place of each row's first element, the others lie behind it.
+#[inline(always)]
+unsafe fn whole_tile<S: Simd, const R: usize, const NV: usize>(
+    acc: [[S::V; NV]; R],
+    start: Start<'_>,
+    [row, column]: [usize; 2],
+    c: impl Fn(usize) -> *mut f32,
+) {
+    // SAFETY: as the caller vouches; what is added to rows and columns has one for each, as slices say.
+    unsafe {
+        let mut before = [S::zero(); NV];
+        match start {
+            Start::Zero => {
+                for i in 0..R {
+                    for v in 0..NV {
+                        S::store(c(i).add(v * S::LANES), acc[i][v]);
+                    }
+                }
+            }
+            Start::Row(r) => {
+                let r = &r[row..row + R];
+                for i in 0..R {
+                    let before = S::splat(r[i]);
+                    for v in 0..NV {
+                        S::store(c(i).add(v * S::LANES), S::add(acc[i][v], before));
+                    }
+                }
+            }
+            Start::Column(r) => {
+                let r = &r[column..column + NV * S::LANES];
+                for v in 0..NV {
+                    before[v] = S::load(r.as_ptr().add(v * S::LANES));
+                }
+                for i in 0..R {
+                    for v in 0..NV {
+                        S::store(c(i).add(v * S::LANES), S::add(acc[i][v], before[v]));
+                    }
+                }
+            }
+            Start::Add => {
+                for i in 0..R {
+                    for v in 0..NV {
+                        let c = c(i).add(v * S::LANES);
+                        S::store(c, S::add(acc[i][v], S::load(c)));
+                    }
+                }
             }
         }
     }
