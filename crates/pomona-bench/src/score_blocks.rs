@@ -6,10 +6,13 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use pomona_exec::{Device, Options, evaluate};
+use pomona_graph::Dim;
 use pomona_models::open;
 use pomona_prune::methods::depth::{Scoring, score};
 use pomona_prune::{Criterion, Scores, Settings, Unit, UnitKind, units};
-use pomona_task::{ModelWeights, NextToken, Objective, Residence, SampleLoss, Weights, token_windows};
+use pomona_task::{
+    ModelWeights, NextToken, Objective, Residence, SampleLoss, Weights, rows_at_once, token_windows,
+};
 use serde_json::{Value, json};
 
 use crate::{child, median};
@@ -117,12 +120,14 @@ fn whole_passes(
     parts: &[Unit],
 ) -> Result<Vec<f64>> {
     let output = graph.output(objective.output()).context("the model has no logits")?;
+    let elements = graph.value(output).shape.last().and_then(Dim::as_int).unwrap_or(1) as usize;
+    let many = rows_at_once(elements * objective.windows().ids[0].len());
     let mut scores = Vec::with_capacity(parts.len());
     for part in parts {
         let (from, to) = part.from.zip(part.to).context("the model cannot be run")?;
         let mut losses = Vec::new();
-        for sample in (0..objective.samples()).step_by(2) {
-            let samples = sample..(sample + 2).min(objective.samples());
+        for sample in (0..objective.samples()).step_by(many) {
+            let samples = sample..(sample + many).min(objective.samples());
             let mut feeds = objective.feeds(graph, samples.clone(), device)?;
             let before = evaluate(graph, weights, &feeds, &[from], &Options::default())?;
             feeds.extend(before.into_iter().map(|t| (to, t)));

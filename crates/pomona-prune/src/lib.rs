@@ -10,6 +10,7 @@ pub mod methods;
 mod ratios;
 mod scores;
 mod sensitivity;
+mod streams;
 mod sweep;
 mod target;
 mod unit;

@@ -141,9 +141,7 @@ impl Chain<'_> {
         for (j, link) in links.iter().enumerate().skip(sweep.at.parts) {
             if !removed[j] {
                 let incoming = sweep.streams[0].clone();
-                for stream in &mut sweep.streams {
-                    *stream = self.run(&feeds, &[(link.from, stream.clone())], link.to)?;
-                }
+                self.advance(&feeds, *link, &mut sweep.streams)?;
                 self.weights.release();
                 let steps = sweep.streams.len();
                 if candidates.contains(&j) {
@@ -156,12 +154,17 @@ impl Chain<'_> {
             }
         }
         let last = links[links.len() - 1].to;
-        while let Some(which) = sweep.at.open.first().copied() {
-            let activation = sweep.streams.remove(0);
-            let losses = self.head_losses(&feeds, samples.clone(), last, activation)?;
-            sweep.at.open.remove(0);
-            sweep.at.losses.push((which, pack(&losses)));
-            let steps = usize::from(which.is_some());
+        let (rows, streams) = match sweep.streams.first() {
+            Some(first) => self.heads_at_once(&feeds, last, first)?,
+            None => (1, 1),
+        };
+        while !sweep.streams.is_empty() {
+            let some = streams.min(sweep.streams.len());
+            let losses = self.head_losses(&feeds, &samples, last, &sweep.streams[..some], rows)?;
+            sweep.streams.drain(..some);
+            let done: Vec<_> = sweep.at.open.drain(..some).collect();
+            let steps = done.iter().flatten().count();
+            sweep.at.losses.extend(done.into_iter().zip(losses.iter().map(|l| pack(l))));
             sweep.at.pass(links.len(), steps);
             self.keep(&sweep)?;
             advance(steps)?;
@@ -224,41 +227,4 @@ impl Chain<'_> {
             ))
         })
     }
-
-    /// Losses from the activations at the end of the chain, a sample at a time: the output can be far larger than
-    /// they are.
-    fn head_losses(
-        &self,
-        feeds: &Feeds,
-        samples: Range<usize>,
-        last: ValueId,
-        activation: Tensor,
-    ) -> Result<Vec<SampleLoss>> {
-        let output = self.output()?;
-        let mut losses = Vec::with_capacity(samples.len());
-        for (row, sample) in samples.enumerate() {
-            let feeds = sample_feeds(self.graph, feeds, row)?;
-            let one = activation.slice(0, row..row + 1)?;
-            let out = self.run(&feeds, &[(last, one)], output)?;
-            losses.extend(self.objective.losses(sample..sample + 1, &out)?);
-        }
-        Ok(losses)
-    }
-}
-
-/// The feeds of one sample: batch-sized inputs cut to its row, others as they are.
-pub(crate) fn sample_feeds(graph: &Graph, feeds: &Feeds, row: usize) -> Result<Feeds> {
-    rows_feeds(graph, feeds, row..row + 1)
-}
-
-/// The feeds of some samples.
-pub(crate) fn rows_feeds(graph: &Graph, feeds: &Feeds, rows: Range<usize>) -> Result<Feeds> {
-    let batched = |v: ValueId| graph.value(v).shape.first().is_some_and(|d| d.symbols() == ["batch"]);
-    let mut out = feeds.clone();
-    for (value, tensor) in &mut out {
-        if batched(*value) {
-            *tensor = tensor.slice(0, rows.clone())?;
-        }
-    }
-    Ok(out)
 }

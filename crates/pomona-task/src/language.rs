@@ -2,13 +2,13 @@
 
 use std::ops::Range;
 
-use pomona_exec::{Device, Feeds, Options, Tensor, evaluate, start_states};
+use pomona_exec::{Device, Feeds, Tensor, start_states};
 use pomona_graph::{Bindings, Graph};
 
 use crate::data::Windows;
 use crate::error::{Result, TaskError};
 use crate::loss::{nll_gradient, nll_rows};
-use crate::objective::{Objective, SampleLoss, Weights};
+use crate::objective::{Objective, SampleLoss};
 
 /// Next-token cross-entropy over windows of one length: `length - 1` predictions each.
 #[derive(Clone, Debug)]
@@ -114,26 +114,4 @@ impl Objective for NextToken {
     fn source(&self) -> String {
         self.windows.source.clone()
     }
-}
-
-/// Losses of every window by whole forward passes, one window at a time; `advance` is called after each.
-pub fn window_losses(
-    graph: &Graph,
-    weights: &dyn Weights,
-    objective: &dyn Objective,
-    device: &Device,
-    advance: &mut dyn FnMut() -> Result<()>,
-) -> Result<Vec<SampleLoss>> {
-    let output = graph.output(objective.output()).ok_or_else(|| {
-        TaskError::Unfit(format!("graph `{}` has no output `{}`", graph.name, objective.output()))
-    })?;
-    let mut losses = Vec::with_capacity(objective.samples());
-    for sample in 0..objective.samples() {
-        let feeds = objective.feeds(graph, sample..sample + 1, device)?;
-        let out = evaluate(graph, weights, &feeds, &[output], &Options::default())?;
-        weights.release();
-        losses.extend(objective.losses(sample..sample + 1, &out[0])?);
-        advance()?;
-    }
-    Ok(losses)
 }

@@ -32,13 +32,13 @@ pub use edited::EditedWeights;
 pub use error::{Result, TaskError};
 pub use generate::{Choice, Decoding, Generated, SelfText, generate, self_generated};
 pub use labelled::{LabelledFiles, Media};
-pub use language::{NextToken, empty_states, token_feeds, window_losses};
+pub use language::{NextToken, empty_states, token_feeds};
 pub use likelihood::{
     Language, PASS_TOKENS, Request, Stretch, cache_bytes, log_likelihoods, passes_beside, stretch_losses,
 };
 pub use loss::{nll_gradient, nll_rows};
 pub use noise::{NoiseSchedule, Prediction};
-pub use objective::{Objective, SampleLoss, Weights};
+pub use objective::{Objective, SampleLoss, Weights, rows_at_once};
 pub use parts::evaluate_in_parts;
 pub use probe::{run_through, smallest_feeds};
 pub use protocol::{Cut, Protocol, perplexity};

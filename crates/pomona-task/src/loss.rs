@@ -1,44 +1,21 @@
 //! Losses over a model's output, with their gradients in closed form. Plain loops over slices: an autograd tape over
 //! `[tokens, vocabulary]` costs several copies of the largest activation that a language model has.
 
-use pomona_exec::cross_entropy;
-use rayon::prelude::*;
+use pomona_exec::{cross_entropy, log_sum_exp};
 
 /// Negative log-likelihood of each target: `logits` is `[rows, vocab]` row-major, a target a row.
 ///
 /// Panics nowhere: a target outside the vocabulary gives infinity, which callers report.
 pub fn nll_rows(logits: &[f32], vocab: usize, targets: &[u32]) -> Vec<f64> {
-    logits
-        .par_chunks(vocab.max(1))
-        .zip(targets.par_iter())
-        .map(|(row, &target)| {
-            row.get(target as usize).map_or(f64::INFINITY, |&t| log_sum_exp(row) - f64::from(t))
-        })
-        .collect()
+    let rows = logits.chunks_exact(vocab.max(1)).zip(targets);
+    let own = rows.map(|(row, &target)| row.get(target as usize));
+    let sums = log_sum_exp(logits, vocab);
+    sums.iter().zip(own).map(|(sum, own)| own.map_or(f64::INFINITY, |&t| sum - f64::from(t))).collect()
 }
 
 /// Gradient of `scale * sum of nll_rows` with respect to the logits, in place of them: `scale * (softmax - one-hot)`.
 pub fn nll_gradient(logits: &mut [f32], vocab: usize, targets: &[u32], scale: f64) {
     cross_entropy(logits, vocab, targets, scale as f32);
-}
-
-/// ln of the sum of exp, without overflow.
-pub(crate) fn log_sum_exp(row: &[f32]) -> f64 {
-    let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    if !max.is_finite() {
-        return f64::from(max);
-    }
-    // Sixteen lanes, so that the sum is vectorised, then f64.
-    let mut lanes = [0_f32; 16];
-    let chunks = row.chunks_exact(16);
-    let rest: f32 = chunks.remainder().iter().map(|v| (v - max).exp()).sum();
-    for chunk in chunks {
-        for (lane, v) in lanes.iter_mut().zip(chunk) {
-            *lane += (v - max).exp();
-        }
-    }
-    let sum = f64::from(rest) + lanes.iter().map(|&v| f64::from(v)).sum::<f64>();
-    f64::from(max) + sum.ln()
 }
 
 #[cfg(test)]

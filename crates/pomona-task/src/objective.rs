@@ -24,6 +24,15 @@ impl SampleLoss {
     }
 }
 
+/// Elements of an output that are in memory at a time, where a sample alone has no more.
+const OUTPUTS: usize = 1 << 25;
+
+/// Rows (samples, tokens) of an output, `elements` each, that are made at once: all of them read the same weights, and few pay for
+/// reading, but outputs can be far larger than all else.
+pub fn rows_at_once(elements: usize) -> usize {
+    (OUTPUTS / elements.max(1)).clamp(1, OUTPUTS)
+}
+
 /// Calibration data with its loss. Criteria and training know a model only through its graph and this.
 pub trait Objective: Sync {
     /// Number of samples.

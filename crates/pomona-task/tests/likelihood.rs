@@ -7,7 +7,7 @@ use pomona_exec::{Device, Options, evaluate};
 use pomona_models::{Model, open};
 use pomona_task::{
     Language, ModelWeights, NextToken, Objective, PASS_TOKENS, Request, Residence, SampleLoss, Stretch,
-    Windows, cache_bytes, empty_states, log_likelihoods, stretch_losses, token_feeds, window_losses,
+    Windows, cache_bytes, empty_states, log_likelihoods, stretch_losses, token_feeds,
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -136,8 +136,14 @@ fn windows_lose_what_the_objective_of_scoring_says() {
     let stretches: Vec<Stretch> = ids.iter().map(|w| Stretch { ids: w.clone(), from: 1 }).collect();
     let found = stretch_losses(language, &stretches, &mut |_| Ok(())).unwrap();
     let objective = NextToken::new(Windows::new(ids, String::new())).unwrap();
-    let wanted = window_losses(graph, &weights, &objective, &device, &mut || Ok(())).unwrap();
     assert_eq!(objective.samples(), found.len());
+    let one = |sample: usize| {
+        let feeds = objective.feeds(graph, sample..sample + 1, &device).unwrap();
+        let output = graph.output(objective.output()).unwrap();
+        let out = evaluate(graph, &weights, &feeds, &[output], &Options::default()).unwrap();
+        objective.losses(sample..sample + 1, &out[0]).unwrap()[0]
+    };
+    let wanted: Vec<SampleLoss> = (0..found.len()).map(one).collect();
     for (a, b) in found.iter().zip(&wanted) {
         assert_eq!(a.count, b.count);
         assert_close(a.sum, b.sum, "window");

@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::criteria::perplexity::groups;
 use crate::error::{PruneError, Result};
-use crate::sweep::{Chain, Link, links, rows_feeds, sample_feeds};
+use crate::streams::{gathered, sample_feeds};
+use crate::sweep::{Chain, Link, links};
 
 /// Name of the backward sweep's state.
 const BACKWARD: &str = "backward";
@@ -197,7 +198,7 @@ impl Run<'_> {
         let mut sums: BTreeMap<TensorId, Tensor> = BTreeMap::new();
         let mut parts = Vec::new();
         for rows in groups(0..chain.objective.samples(), group) {
-            let mut feeds = rows_feeds(chain.graph, &self.feeds, rows.clone())?;
+            let mut feeds = gathered(chain.graph, &self.feeds, std::slice::from_ref(&rows))?;
             feeds.insert(link.from, incoming.slice(0, rows.clone())?);
             let above = [(link.to, above.slice(0, rows)?)];
             let options = Options::default();

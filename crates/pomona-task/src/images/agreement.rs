@@ -2,14 +2,13 @@
 
 use std::path::Path;
 
-use pomona_exec::Device;
+use pomona_exec::{Device, log_sum_exp};
 use pomona_graph::Graph;
 use pomona_store::Checkpoint;
 use serde_json::json;
 
 use super::classify::{Classification, each_batch};
 use crate::error::{Result, TaskError};
-use crate::loss::log_sum_exp;
 use crate::objective::{Objective, Weights};
 
 /// Name of the tensor in a file of kept logits, and of the key that says whose they are.
@@ -93,9 +92,10 @@ pub fn agreement(
             ))
         })?;
         out.with_f32(|v| {
-            for (p, q) in rows.chunks(classes).zip(v.chunks(classes)) {
+            let sums = log_sum_exp(rows, classes).into_iter().zip(log_sum_exp(v, classes));
+            for ((p, q), sums) in rows.chunks(classes).zip(v.chunks(classes)).zip(sums) {
                 found.same += usize::from(likeliest(p) == likeliest(q));
-                found.divergence += kl(p, q);
+                found.divergence += kl(p, q, sums);
             }
         })?;
         found.count += samples.len();
@@ -113,9 +113,8 @@ fn likeliest(row: &[f32]) -> Option<usize> {
     row.iter().enumerate().fold(None, first).filter(|_| !row.iter().any(|v| v.is_nan()))
 }
 
-/// KL(p || q) in nats of the distributions that two rows of logits stand for.
-fn kl(p: &[f32], q: &[f32]) -> f64 {
-    let (lp, lq) = (log_sum_exp(p), log_sum_exp(q));
+/// KL(p || q) in nats of the distributions that two rows of logits stand for, with the ln of each one's sum of exp.
+fn kl(p: &[f32], q: &[f32], (lp, lq): (f64, f64)) -> f64 {
     let one = |(a, b): (&f32, &f32)| {
         let log = f64::from(*a) - lp;
         log.exp() * (log - (f64::from(*b) - lq))
@@ -188,6 +187,8 @@ mod tests {
             row.iter().map(|v| f64::from(*v).exp() / sum).collect::<Vec<_>>()
         };
         let wanted: f64 = softmax(&p).iter().zip(softmax(&q)).map(|(a, b)| a * (a / b).ln()).sum();
+        let log = |row: &[f32]| log_sum_exp(row, row.len())[0];
+        let kl = |p: &[f32], q: &[f32]| kl(p, q, (log(p), log(q)));
         assert!((kl(&p, &q) - wanted).abs() < 1e-6, "{} {wanted}", kl(&p, &q));
         assert_eq!(kl(&p, &p), 0.0);
         // Adding a number to a row changes nothing.

@@ -1,15 +1,11 @@
 //! The end of a language model: from the stream that its vocabulary-wide layer reads to the logits.
 
-use pomona_exec::{Feeds, Tensor};
+use pomona_exec::{Feeds, Tensor, log_sum_exp};
 use pomona_graph::{Dim, Graph, ValueId};
-use rayon::prelude::*;
 
 use super::{Language, not_a_number};
 use crate::error::{Result, TaskError};
-use crate::loss::log_sum_exp;
-
-/// Rows whose logits are in memory together.
-const ROWS: usize = 128;
+use crate::objective::rows_at_once;
 
 /// Where logits begin and end.
 #[derive(Clone, Copy, Debug)]
@@ -55,11 +51,12 @@ impl Head {
         order.sort_by_key(|i| picks[*i].0);
         let mut out = vec![0.0; picks.len()];
         let mut next = 0;
-        for some in rows.chunks(ROWS) {
+        let vocab = lm.graph.value(self.logits).shape.last().and_then(Dim::as_int);
+        for some in rows.chunks(rows_at_once(vocab.and_then(|v| usize::try_from(v).ok()).unwrap_or(0))) {
             let logits = self.logits(lm, hidden, some)?;
             let vocab = logits.shape().last().copied().unwrap_or(1);
             let found = logits.with_f32(|values| {
-                let sums: Vec<f64> = values.par_chunks(vocab.max(1)).map(log_sum_exp).collect();
+                let sums = log_sum_exp(values, vocab);
                 let mut found = Vec::new();
                 while let Some(&pick) = order.get(next)
                     && let Ok(k) = some.binary_search(&picks[pick].0)
