@@ -52,6 +52,7 @@ static MEMORY: pomona_exec::Memory = pomona_exec::Memory;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    pomona_exec::keep_freed_memory();
     match pomona_exec::among_workers(|| race(&cli)) {
         Ok(code) => code,
         Err(e) => {
@@ -62,7 +63,6 @@ fn main() -> ExitCode {
 }
 
 fn race(cli: &Cli) -> ExitCode {
-    pomona_exec::keep_freed_memory();
     let began = machine::Ticks::now();
     let result = match &cli.race {
         Race::ScoreBlocks(a) => score_blocks::run(a),

@@ -208,18 +208,19 @@ unsafe impl GlobalAlloc for Memory {
 
 /// Makes the allocator keep freed memory for the next value, where it is glibc's. By default it gives every large buffer
 /// back to the kernel, which clears it again page by page for the next one: in networks of many large values more than half
-/// of the time went there. A process that runs networks calls this once, before it does; [`Memory`] does the same for the largest.
+/// of the time went there. A process that runs networks calls this once, before it starts threads; [`Memory`] does the same for the
+/// largest values.
 pub fn keep_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         /// The largest that glibc takes on 64 bits.
         const MAPPED_FROM: i32 = 32 << 20;
-        /// Freed memory at the top of the heap that stays.
-        const AT_TOP: i32 = 256 << 20;
         for (option, value) in [
             (libc::M_MMAP_THRESHOLD, MAPPED_FROM),
-            (libc::M_TRIM_THRESHOLD, AT_TOP),
+            (libc::M_TRIM_THRESHOLD, i32::MAX),
             (libc::M_TOP_PAD, MAPPED_FROM),
+            // A thread's own heap is made of pieces of 64 MB, which go back to the kernel one by one as they empty.
+            (libc::M_ARENA_MAX, 1),
         ] {
             // SAFETY: `mallopt` takes two integers, may be called at any time, and leaves a setting that it refuses as it is.
             unsafe { libc::mallopt(option, value) };

@@ -21,19 +21,19 @@ fn main() -> ExitCode {
     pomona_models::tokenizer::silence_caught_panics();
     let cli = args::Cli::parse();
     match cli.command.runs_networks() {
-        true => pomona_exec::among_workers(|| command(&cli)).unwrap_or_else(|e| {
-            ui::Ui::new(cli.quiet, cli.json).error(&e.into());
-            ExitCode::FAILURE
-        }),
+        true => {
+            pomona_exec::keep_freed_memory();
+            pomona_exec::among_workers(|| command(&cli)).unwrap_or_else(|e| {
+                ui::Ui::new(cli.quiet, cli.json).error(&e.into());
+                ExitCode::FAILURE
+            })
+        }
         false => command(&cli),
     }
 }
 
 fn command(cli: &args::Cli) -> ExitCode {
     let ui = ui::Ui::new(cli.quiet, cli.json);
-    if cli.command.runs_networks() {
-        pomona_exec::keep_freed_memory();
-    }
     match commands::run(&cli.command, &ui) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) if ui::is_broken_pipe(&e) => ExitCode::SUCCESS,

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use rayon::prelude::*;
 
+use crate::kernels::simd::simd;
 use crate::kernels::uninit;
 
 /// Which values windows read: for pixel `(y, x)` of a grid and a tap the plane's at `(y, x) * stride + tap`, zero outside it.
@@ -107,15 +108,39 @@ impl Layout {
                 to[..start].fill(0.0);
                 to[end..].fill(0.0);
                 let from = &from[y * width..][..width][column(start) - self.before[1]..];
-                if self.stride == 1 {
-                    to[start..end].copy_from_slice(&from[..end - start]);
-                } else {
-                    to[start..end]
-                        .iter_mut()
-                        .zip(from.iter().step_by(self.stride))
-                        .for_each(|(t, f)| *t = *f);
+                let to = &mut to[start..end];
+                match self.stride {
+                    1 => to.copy_from_slice(&from[..end - start]),
+                    2 => every_second(from, to),
+                    n => to.iter_mut().zip(from.iter().step_by(n)).for_each(|(t, f)| *t = *f),
                 }
             }
+        }
+    }
+}
+
+simd! {
+    /// The first of every two numbers, the last one perhaps alone.
+    fn every_second<S>(from: &[f32], to: &mut [f32]) {
+        let (pairs, rest) = from.as_chunks::<2>();
+        for (to, pair) in to.iter_mut().zip(pairs) {
+            *to = pair[0];
+        }
+        if let (Some(to), Some(last)) = (to.get_mut(pairs.len()), rest.first()) {
+            *to = *last;
+        }
+    }
+}
+
+simd! {
+    /// Two rows of numbers in turns, the first one's last perhaps alone.
+    pub(super) fn in_turns<S>(even: &[f32], odd: &[f32], to: &mut [f32]) {
+        let (pairs, rest) = to.as_chunks_mut::<2>();
+        for (to, (even, odd)) in pairs.iter_mut().zip(even.iter().zip(odd)) {
+            *to = [*even, *odd];
+        }
+        if let (Some(to), Some(last)) = (rest.first_mut(), even.get(odd.len())) {
+            *to = *last;
         }
     }
 }

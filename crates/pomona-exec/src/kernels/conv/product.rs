@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::Geometry;
 use super::framed::Framed;
-use super::padded::{Padded, View};
+use super::padded::{Padded, View, in_turns};
 use super::windows::{Filters, Planes, Taps, Windows};
 use crate::kernels::gemm::{Matrix, Product, Start};
 use crate::kernels::math::sum;
@@ -90,17 +90,19 @@ pub(super) fn phases(g: &Geometry) -> Vec<Phase> {
 /// Puts the phases' pixels of a plane in their places.
 pub(super) fn interleave(g: &Geometry, phases: &[Phase], parts: &[&[f32]], plane: &mut [f32]) {
     let width = g.size[1];
-    for (p, part) in phases.iter().zip(parts) {
-        let rows = part.chunks_exact(p.view.grid[1]).enumerate();
-        for (y, from) in rows {
-            let to = &mut plane[(y * g.stride[0] + p.phase[0]) * width..][..width][p.phase[1]..];
-            if g.stride[1] == 2 {
-                // Two at a time, the last one perhaps alone.
-                let (pairs, rest) = to.as_chunks_mut::<2>();
-                pairs.iter_mut().zip(from).for_each(|(t, f)| t[0] = *f);
-                rest.iter_mut().zip(&from[pairs.len()..]).for_each(|(t, f)| *t = *f);
-            } else {
-                to.iter_mut().step_by(g.stride[1]).zip(from).for_each(|(t, f)| *t = *f);
+    let mut parts = parts.iter();
+    // Those of the same rows together.
+    for some in phases.chunk_by(|a, b| a.phase[0] == b.phase[0]) {
+        let own: Vec<&[f32]> = parts.by_ref().take(some.len()).copied().collect();
+        for y in 0..some[0].view.grid[0] {
+            let to = &mut plane[(y * g.stride[0] + some[0].phase[0]) * width..][..width];
+            let row = |k: usize| &own[k][y * some[k].view.grid[1]..][..some[k].view.grid[1]];
+            if g.stride[1] == 2 && some.len() == 2 {
+                in_turns(row(0), row(1), to);
+                continue;
+            }
+            for (k, p) in some.iter().enumerate() {
+                to[p.phase[1]..].iter_mut().step_by(g.stride[1]).zip(row(k)).for_each(|(t, f)| *t = *f);
             }
         }
     }

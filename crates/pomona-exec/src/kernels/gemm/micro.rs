@@ -16,14 +16,13 @@ pub(crate) unsafe fn tile<S: Simd, const MR: usize, const NV: usize>(
     unsafe { some_rows::<S, MR, MR, NV>(k, a, b) }
 }
 
+/// Products ahead of which memory is asked for.
+const AHEAD: usize = 16;
+
 /// Asks for what the panels hold some products ahead, or what lies behind them: the next panel. With the widest registers a product
 /// takes so few cycles that the second-level cache's answers come late; narrower ones have no instruction to spare.
-///
-/// # Safety
-/// The processor has the set.
 #[inline(always)]
-unsafe fn ahead<S: Simd, const MR: usize, const NV: usize>(a: *const f32, b: *const f32) {
-    const AHEAD: usize = 16;
+fn ahead<S: Simd, const MR: usize, const NV: usize>(a: *const f32, b: *const f32) {
     if S::LANES >= 16 {
         S::expect(a.wrapping_add(AHEAD * MR));
         for v in 0..NV {
@@ -104,6 +103,14 @@ pub(super) unsafe fn some_rows_in_place<S: Simd, const R: usize, const MR: usize
         // SAFETY: the caller vouches for the set, for a group of `a` and for registers of `b` at each offset.
         unsafe {
             let a = a.add(p * MR);
+            if S::LANES >= 16
+                && let Some(offset) = offsets.get(p + AHEAD)
+            {
+                // A window's values lie far apart: no processor guesses where the next ones are.
+                for v in 0..NV {
+                    S::expect(b[v].wrapping_add(*offset));
+                }
+            }
             product::<S, R, NV>(&mut acc, |i| a.add(i), |v| b[v].add(*offset));
         }
     }

@@ -83,17 +83,23 @@ pub(crate) fn turn_rows<S: Simd, const W: usize>(
     let mut k = 0;
     // A block of eight lanes spills over lanes that are written later: the next depth's, or those of a lower block.
     let top = (W - 1) / 8 * 8;
-    while k + 8 <= len && (k + 7) * W + top + 8 <= out.len() {
+    let room = out.len();
+    let fits = |k: usize| k <= len && (k - 1) * W + top + 8 <= room;
+    while fits(k + 8) {
+        // A whole cache line of each row at a time: rows that lie a power of two apart drive each other out of the cache.
+        let depth = if fits(k + 16) { 16 } else { 8 };
         for l in (0..top + 8).step_by(8).rev() {
-            let row = |i: usize| {
-                if l + i < n { data[(l + i) * stride + k..].as_ptr() } else { NONE.as_ptr() }
-            };
-            let rows = [row(0), row(1), row(2), row(3), row(4), row(5), row(6), row(7)];
-            // SAFETY: whoever chose `S` found the set; eight floats of each row lie within `data`, as asserted; the last
-            // write ends at `(k + 7) * W + l + 8`, within `out` as the loop's condition says.
-            unsafe { S::turn(rows, out.as_mut_ptr().add(k * W + l), W) };
+            for k in (k..k + depth).step_by(8) {
+                let row = |i: usize| {
+                    if l + i < n { data[(l + i) * stride + k..].as_ptr() } else { NONE.as_ptr() }
+                };
+                let rows = [row(0), row(1), row(2), row(3), row(4), row(5), row(6), row(7)];
+                // SAFETY: whoever chose `S` found the set; eight floats of each row lie within `data`, as asserted; the last
+                // write ends at `(k + 7) * W + l + 8`, within `out` as `fits` says.
+                unsafe { S::turn(rows, out.as_mut_ptr().add(k * W + l), W) };
+            }
         }
-        k += 8;
+        k += depth;
     }
     for l in 0..n {
         let rest = data[l * stride + k..l * stride + len].iter();
