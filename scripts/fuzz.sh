@@ -59,14 +59,17 @@ for target in "${targets[@]}"; do
     while left=$((seconds - (SECONDS - began))); [ "$left" -gt 0 ]; do
         "$here/build/$triple/release/$target" "$here/corpus/$target" "$seeds/$target" -max_total_time="$left" \
             -rss_limit_mb=1024 -malloc_limit_mb=512 -timeout=20 -print_final_stats=1 -verbosity=0 \
-            -artifact_prefix="$here/found/$target-" 2>"$log" || status=$?
+            -artifact_prefix="$here/found/$target-" 2>"$log" &
+        process=$!
+        wait $process || status=$?
+        # Its own only: another script may run beside this one.
+        rm -rf /dev/shm/pomona-fuzz-$process
         runs=$((runs + $(sed -n 's/^stat::number_of_executed_units: *//p' "$log" | tail -1)))
         [ "$status" = 0 ] && break
         findings=$((findings + 1)) status=0 broken=1
         tail -40 "$log" >&2
         [ "$findings" -ge 5 ] && break
     done
-    rm -rf /dev/shm/pomona-fuzz-*
     rows+=("  \"$target\": {\"seconds\": $((SECONDS - began)), \"executions\": $runs, \"findings\": $findings}")
     echo "$target: $runs runs, $findings findings" >&2
 done

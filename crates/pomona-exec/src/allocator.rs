@@ -4,7 +4,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::ptr::null_mut;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Blocks from this size on begin on a cache line: kernels read whole lines at a time, and every read of two costs twice.
+/// Blocks from this size on begin on a cache line, if they ask for less than that: kernels read whole lines at a time, and every read of two costs twice.
 const VALUE: usize = 4 << 10;
 /// Bytes of a cache line, and what every system's blocks begin on a multiple of.
 const LINE: usize = 64;

@@ -27,6 +27,7 @@ pub use scores::{DataId, Part, Round, SCORES_VERSION, Scores, Settings, is_prote
 pub use sensitivity::{
     SENSITIVITY_VERSION, Sample, Sensitivity, SensitivityRow, SensitivitySettings, Sweep, sweep,
 };
+pub use streams::STREAM;
 pub use sweep::{Chain, SweepLosses};
 pub use target::{Amount, Goal};
 pub use unit::{Unit, UnitKind, units};

@@ -13,7 +13,7 @@ use crate::sweep::{Chain, Link};
 
 /// Elements of the main stream from which on an execution gains nothing from more: some thousand tokens of a small model, and what
 /// a block makes of them stays below a hundred megabytes.
-const STREAM: usize = 1 << 20;
+pub const STREAM: usize = 1 << 20;
 /// Executions of the chain's end between two points at which the run can be taken up again.
 const HEADS: usize = 4;
 
@@ -66,7 +66,7 @@ impl Chain<'_> {
     }
 
     /// How many rows of a stream can be taken to the end of the chain at once, and how many streams between two points at which the
-    /// run can be taken up again: an output's size is known when there is one.
+    /// run can be taken up again: an output's size is known when there is one. A stream that is larger than its output counts for it.
     pub(crate) fn heads_at_once(
         &self,
         feeds: &Feeds,
@@ -75,7 +75,7 @@ impl Chain<'_> {
     ) -> Result<(usize, usize)> {
         let feeds = sample_feeds(self.graph, feeds, 0)?;
         let out = self.run(&feeds, &[(last, stream.slice(0, 0..1)?)], self.output()?)?;
-        let many = rows_at_once(out.elements());
+        let many = rows_at_once(out.elements().max(stream.elements() / rows(stream).max(1)));
         Ok((many, many.saturating_mul(HEADS).div_ceil(rows(stream).max(1))))
     }
 }

@@ -52,6 +52,20 @@ fn every_truncation_is_refused() {
     }
 }
 
+/// Found by fuzzing: the file opened, and its tensor could not be read.
+#[test]
+fn an_empty_tensor_behind_the_end_is_refused() {
+    let bytes = new().tensor("a", &[0], 0, 0).data(0).bytes();
+    let file = open(&bytes).unwrap();
+    assert!(file.decode(file.info("a").unwrap()).unwrap().is_empty());
+    // The header takes 57 bytes, and the data would begin at 64.
+    assert_refused(
+        &bytes[..bytes.len() - 1],
+        "an empty tensor behind the end",
+        "tensor `a`: begins behind byte",
+    );
+}
+
 #[test]
 fn version_2_and_alignment_are_read() {
     let file = new().meta("general.alignment", 4, &64_u32.to_le_bytes()).tensor("a", &[3, 2], 0, 0);

@@ -7,11 +7,12 @@ use pomona_exec::Device;
 use pomona_graph::Plan;
 use pomona_models::tokenizer::Tokenizer;
 use pomona_models::{Component, Model, SourceKind, open};
+use pomona_prune::STREAM;
 use pomona_task::{
     ModelWeights, NextToken, Residence, SelfText, TextRange, Windows, sample_windows, self_generated,
     widened_bytes,
 };
-use pomona_task::{is_token_file, token_windows};
+use pomona_task::{is_token_file, rows_at_once, token_windows};
 
 use crate::ui::Ui;
 
@@ -68,12 +69,18 @@ fn largest_block(component: &Component) -> u64 {
     block.max(tensor).saturating_mul(4)
 }
 
-/// Rough bytes of a run's activations: logits of one sample and some values of the stream's width.
+/// Rough bytes of a run's activations: logits of as many samples as are made at once, and some values of the stream's width; with
+/// `variants` of the model, each one's stream, and the batch of several that runs at a time.
 pub fn activation_bytes(model: &Model, samples: usize, tokens: usize, variants: usize) -> u64 {
     let number = |key: &str| model.config.get(key).and_then(serde_json::Value::as_u64).unwrap_or(0);
     let (width, inner, vocab) = (number("hidden_size"), number("intermediate_size"), number("vocab_size"));
     let rows = (samples * tokens) as u64;
-    4 * (rows * width * (variants as u64 + 6) + rows * inner * 3 + 2 * tokens as u64 * vocab)
+    // Variants run together up to this many rows.
+    let batch = (STREAM as u64 / width.max(1)).min(rows * variants as u64).max(rows);
+    let logits = tokens as u64 * vocab;
+    let heads =
+        rows_at_once(usize::try_from(logits).unwrap_or(usize::MAX)).min(samples * variants.max(1)) as u64;
+    4 * (rows * width * (variants as u64 + 6) + batch * inner * 3 + (heads + 1) * logits)
 }
 
 /// Calibration windows: from a text, or written by the model.

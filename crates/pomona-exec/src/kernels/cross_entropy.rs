@@ -31,7 +31,12 @@ simd! {
         for (x, out) in x.chunks_exact(n).zip(out) {
             let max = largest(x);
             *out = f64::from(max);
-            if max.is_finite() {
+            if !max.is_finite() {
+                // The largest is that of the numbers.
+                if x.iter().any(|v| v.is_nan()) {
+                    *out = f64::NAN;
+                }
+            } else {
                 let mut sum = 0.0;
                 for block in x.chunks(BLOCK) {
                     sum += f64::from(sums([block], |[v]| [exp::<S>(v - max)])[0]);
@@ -65,4 +70,18 @@ pub fn cross_entropy(logits: &mut [f32], n: usize, targets: &[u32], scale: f32) 
         .into_par_iter()
         .for_each(|(x, t, l)| rows(x, n, t, scale, l));
     losses
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_without_a_finite_number_have_a_normaliser_too() {
+        let (inf, nan) = (f32::INFINITY, f32::NAN);
+        let found =
+            log_sum_exp(&[nan, nan, nan, inf, 1.0, nan, inf, 0.0, -inf, -inf, -inf, -inf, nan, 0.0, 1.0], 3);
+        assert!(found[0].is_nan() && found[1].is_nan() && found[4].is_nan());
+        assert_eq!(found[2..4], [f64::INFINITY, f64::NEG_INFINITY]);
+    }
 }

@@ -137,6 +137,12 @@ fn read_entry(c: &mut Cursor<'_>) -> Result<Entry> {
 fn place(path: &Path, entries: Vec<Entry>, data: u64, alignment: u64, file: u64) -> Result<Vec<TensorInfo>> {
     let mut order: Vec<usize> = (0..entries.len()).collect();
     order.sort_by_key(|&i| (entries[i].offset, entries[i].len.unwrap_or(u64::MAX)));
+    // An empty tensor takes no byte, but its place is in the file.
+    if let Some(e) = entries.first().filter(|_| file < data) {
+        let message =
+            format!("begins behind byte {data}, and the file has {file}: it is truncated, fetch it again");
+        return Err(tensor_error(path, &e.name, message));
+    }
     let room = file.saturating_sub(data);
     let mut lens = vec![0; entries.len()];
     // Where the next tensor begins; none after one of unknown size.

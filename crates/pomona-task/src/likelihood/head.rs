@@ -51,8 +51,11 @@ impl Head {
         order.sort_by_key(|i| picks[*i].0);
         let mut out = vec![0.0; picks.len()];
         let mut next = 0;
+        /// Where the vocabulary's size is no number.
+        const ROWS: usize = 128;
         let vocab = lm.graph.value(self.logits).shape.last().and_then(Dim::as_int);
-        for some in rows.chunks(rows_at_once(vocab.and_then(|v| usize::try_from(v).ok()).unwrap_or(0))) {
+        let many = vocab.and_then(|v| usize::try_from(v).ok()).map_or(ROWS, rows_at_once);
+        for some in rows.chunks(many) {
             let logits = self.logits(lm, hidden, some)?;
             let vocab = logits.shape().last().copied().unwrap_or(1);
             let found = logits.with_f32(|values| {

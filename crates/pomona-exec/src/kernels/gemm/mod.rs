@@ -30,14 +30,14 @@ const fn depth(lanes: usize) -> usize {
 }
 /// Columns that a task has a multiple of.
 const UNIT: usize = 32;
-/// Columns of a task at most: their block takes a third of a 512 kB cache.
+/// Columns of a task at most: their block takes a third of a 512 kB cache, with the widest registers a seventh of 2 MB.
 const COLUMNS: usize = 128;
 /// Tasks that a product is cut into where its size allows: few enough to pay for themselves, many enough to share evenly.
 const TASKS: usize = 16;
 /// Rows of which half are enough for a task.
 const HALVED: usize = 192;
 /// Rows from which on, and columns up to which, tasks are made of rows: eight tasks of three panels, and a block of all columns that
-/// a second-level cache holds or the third is asked for now and then.
+/// a second-level cache holds (most of it, with the widest registers) or the third is asked for now and then.
 const TALL: usize = 288;
 const WIDE: usize = 1024;
 /// Elements of the parts of a sum over the depth, all together.
