@@ -11,12 +11,20 @@ use burn::tensor::{Bytes, Shape};
 /// another device or under autodiff.
 pub(crate) fn host(tensor: &D) -> Option<FlexTensor> {
     match <D as DispatchKindConversion<Flex>>::try_into_backend(tensor.clone()).ok()? {
-        BackendTensor::Float(t) if t.dtype() == DType::F32 => {
-            // Burn's own copies what is a part of a larger buffer, too.
-            Some(if t.is_contiguous() { t } else { t.to_contiguous() })
-        }
+        BackendTensor::Float(t) if t.dtype() == DType::F32 => Some(in_order(t)),
         _ => None,
     }
+}
+
+/// Whether [`host`] has something to give.
+pub(crate) fn is_host(tensor: &D) -> bool {
+    let found = <D as DispatchKindConversion<Flex>>::try_into_backend(tensor.clone());
+    matches!(found, Ok(BackendTensor::Float(t)) if t.dtype() == DType::F32)
+}
+
+/// The tensor with its elements one behind the other. Burn's own `to_contiguous` copies what is a part of a larger buffer, too.
+pub(crate) fn in_order(tensor: FlexTensor) -> FlexTensor {
+    if tensor.is_contiguous() { tensor } else { tensor.to_contiguous() }
 }
 
 /// A CPU tensor without a copy.

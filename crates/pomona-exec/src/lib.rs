@@ -28,6 +28,7 @@ pub use evaluate::{BatchMoments, ChannelMoments, Feeds, Mode, Options, evaluate,
 pub use gradients::{Gradients, Wrt, gradients, gradients_of_loss};
 pub use kernels::{AdamW, Moving, Narrow, NarrowKind, cross_entropy, instructions, log_sum_exp};
 pub use state::{start_states, step};
+pub use symbols::elements;
 pub use tensor::{Kind, Tensor};
 pub use threads::{among_workers, side_by_side};
 pub use weights::{Lazy, Loaded, WeightProvider};

@@ -67,6 +67,16 @@ fn solve(dim: &Dim, name: &str, size: i64) -> Option<i64> {
     (found >= 0 && at(found) == Some(size) && linear).then_some(found)
 }
 
+/// Elements of a value in a run with these feeds; none where its size follows from more than the feeds' own.
+///
+/// # Errors
+/// Where a feed does not fit its declared value or the others.
+pub fn elements(graph: &Graph, feeds: &Feeds, value: ValueId) -> Result<Option<usize>> {
+    let sizes = learn_all(graph, feeds)?;
+    let size = |d: &Dim| usize::try_from(d.bind(&sizes).ok()?.as_int()?).ok();
+    Ok(graph.value(value).shape.iter().try_fold(1_usize, |n, d| n.checked_mul(size(d)?)))
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use burn::tensor::{Shape, Slice, TensorData};
 
 use crate::burn_types::{
-    ActivationOps, AutodiffBackend, B, D, FloatTensorOps, TensorMetadata, from_host, host, update_host,
+    ActivationOps, AutodiffBackend, B, D, FloatTensorOps, TensorMetadata, from_host, host, is_host,
+    update_host,
 };
 use crate::device::Device;
 use crate::error::{ExecError, Result};
@@ -163,7 +164,7 @@ impl Tensor {
         };
         // What is left behind has no elements, so that the values have one owner.
         let empty = from_host(Vec::new(), &[0]);
-        if host(d).is_none() {
+        if !is_host(d) {
             let mut values = self.to_f32()?;
             f(&mut values);
             *self = Tensor::from_f32(values, &self.shape.clone(), &self.device.clone())?;

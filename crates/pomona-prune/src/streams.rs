@@ -4,7 +4,7 @@
 use std::ops::Range;
 use std::slice;
 
-use pomona_exec::{Feeds, Tensor};
+use pomona_exec::{Feeds, Tensor, elements};
 use pomona_graph::{Graph, ValueId};
 use pomona_task::{SampleLoss, rows_at_once};
 
@@ -65,18 +65,14 @@ impl Chain<'_> {
         Ok(losses)
     }
 
-    /// How many rows of a stream can be taken to the end of the chain at once, and how many streams between two points at which the
-    /// run can be taken up again: an output's size is known when there is one. A stream that is larger than its output counts for it.
-    pub(crate) fn heads_at_once(
-        &self,
-        feeds: &Feeds,
-        last: ValueId,
-        stream: &Tensor,
-    ) -> Result<(usize, usize)> {
-        let feeds = sample_feeds(self.graph, feeds, 0)?;
-        let out = self.run(&feeds, &[(last, stream.slice(0, 0..1)?)], self.output()?)?;
-        let many = rows_at_once(out.elements().max(stream.elements() / rows(stream).max(1)));
-        Ok((many, many.saturating_mul(HEADS).div_ceil(rows(stream).max(1))))
+    /// How many rows of a stream are taken to the end of the chain at once, and how many streams between two points at which the run
+    /// can be taken up again. A stream that is larger than its output counts for it; of an output whose size the feeds do not tell
+    /// there is one row at a time.
+    pub(crate) fn heads_at_once(&self, feeds: &Feeds, stream: &Tensor) -> Result<(usize, usize)> {
+        let rows = rows(stream).max(1);
+        let output = elements(self.graph, feeds, self.output()?)?.unwrap_or(usize::MAX);
+        let many = rows_at_once(output.max(stream.elements()) / rows);
+        Ok((many, many.saturating_mul(HEADS).div_ceil(rows)))
     }
 }
 

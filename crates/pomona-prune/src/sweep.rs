@@ -155,7 +155,7 @@ impl Chain<'_> {
         }
         let last = links[links.len() - 1].to;
         let (rows, streams) = match sweep.streams.first() {
-            Some(first) => self.heads_at_once(&feeds, last, first)?,
+            Some(first) => self.heads_at_once(&feeds, first)?,
             None => (1, 1),
         };
         while !sweep.streams.is_empty() {

@@ -69,18 +69,47 @@ fn largest_block(component: &Component) -> u64 {
     block.max(tensor).saturating_mul(4)
 }
 
-/// Rough bytes of a run's activations: logits of as many samples as are made at once, and some values of the stream's width; with
-/// `variants` of the model, each one's stream, and the batch of several that runs at a time.
-pub fn activation_bytes(model: &Model, samples: usize, tokens: usize, variants: usize) -> u64 {
-    let number = |key: &str| model.config.get(key).and_then(serde_json::Value::as_u64).unwrap_or(0);
-    let (width, inner, vocab) = (number("hidden_size"), number("intermediate_size"), number("vocab_size"));
-    let rows = (samples * tokens) as u64;
-    // Variants run together up to this many rows.
-    let batch = (STREAM as u64 / width.max(1)).min(rows * variants as u64).max(rows);
-    let logits = tokens as u64 * vocab;
-    let heads =
-        rows_at_once(usize::try_from(logits).unwrap_or(usize::MAX)).min(samples * variants.max(1)) as u64;
-    4 * (rows * width * (variants as u64 + 6) + batch * inner * 3 + (heads + 1) * logits)
+/// What a run holds at a time.
+pub struct Held {
+    /// Tokens of the samples that run together, and of those whose wide inner values do.
+    pub rows: usize,
+    pub inner: usize,
+    /// Streams that are kept beside.
+    pub streams: usize,
+    /// Tokens whose logits are there.
+    pub logits: usize,
+}
+
+/// Rough bytes of a run's activations.
+pub fn held_bytes(model: &Model, held: &Held) -> u64 {
+    let product = |n: usize, key: &str| n as u64 * number(model, key);
+    4 * (product(held.rows * (held.streams + 6), "hidden_size")
+        + product(held.inner * 3, "intermediate_size")
+        + product(held.logits, "vocab_size"))
+}
+
+fn number(model: &Model, key: &str) -> u64 {
+    model.config.get(key).and_then(serde_json::Value::as_u64).unwrap_or(0)
+}
+
+/// As [`held_bytes`] for samples that run together, the logits of one at a time and once more.
+pub fn activation_bytes(model: &Model, samples: usize, tokens: usize, streams: usize) -> u64 {
+    let rows = samples * tokens;
+    held_bytes(model, &Held { rows, inner: rows, streams, logits: 2 * tokens })
+}
+
+/// As [`activation_bytes`] for variants of a model, of which several run in one batch.
+pub fn sweep_bytes(model: &Model, samples: usize, tokens: usize, variants: usize) -> u64 {
+    let rows = samples * tokens;
+    let width = usize::try_from(number(model, "hidden_size")).unwrap_or(0).max(1);
+    let inner = (STREAM / width).min(rows * variants).max(rows);
+    let logits = logit_rows(model).min(rows * variants).max(tokens) + tokens;
+    held_bytes(model, &Held { rows, inner, streams: variants, logits })
+}
+
+/// Tokens whose logits are made at once.
+pub fn logit_rows(model: &Model) -> usize {
+    rows_at_once(usize::try_from(number(model, "vocab_size")).unwrap_or(0))
 }
 
 /// Calibration windows: from a text, or written by the model.

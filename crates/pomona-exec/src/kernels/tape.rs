@@ -14,7 +14,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, BackendTensor, DType, DispatchKindConversion, Flex, TensorMetadata};
 use burn::tensor::{Bytes, Shape};
 
-use crate::burn_types::{AutodiffBackend, B, D};
+use crate::burn_types::{AutodiffBackend, B, D, in_order};
 use crate::error::Result;
 use crate::tensor::Tensor;
 use crate::threads::stay_awake;
@@ -36,8 +36,7 @@ impl Slice {
             let value = *t.storage::<f32>().get(layout.start_offset())?;
             return Some(Slice(flex(vec![value; layout.num_elements()], t.shape())));
         }
-        // Burn's own copies what is a part of a larger buffer, too.
-        Some(Slice(if t.is_contiguous() { t.clone() } else { t.to_contiguous() }))
+        Some(Slice(in_order(t.clone())))
     }
 }
 

@@ -12,7 +12,7 @@ use pomona_task::{is_token_file, token_windows};
 
 use crate::args::{Eval, Task, Usage};
 use crate::context::{
-    activation_bytes, check_runs, encode, open_model, own_text, residence, tokenizer, vocabulary,
+    Held, check_runs, encode, held_bytes, logit_rows, open_model, own_text, residence, tokenizer, vocabulary,
 };
 use crate::eval_args::{Bos, ProtocolName};
 use crate::ui::Ui;
@@ -134,8 +134,9 @@ pub fn context_length(model: &Model) -> Option<usize> {
 
 /// Bytes of activations and caches where the longest sequence has `tokens`.
 pub fn pass_bytes(model: &Model, tokens: usize) -> Result<u64> {
-    let (rows, pass) = (128, PASS_TOKENS.min(tokens.max(128)));
+    // A longer sequence runs in pieces of as many, shorter ones together.
+    let rows = PASS_TOKENS;
+    let held = Held { rows, inner: rows, streams: 0, logits: logit_rows(model).min(rows) };
     // Caches once where they are made and once where they are read.
-    let caches = 2 * cache_bytes(model.graph()?, PASS_TOKENS.max(tokens));
-    Ok(activation_bytes(model, pass.div_ceil(rows), rows, 0) + caches)
+    Ok(held_bytes(model, &held) + 2 * cache_bytes(model.graph()?, rows.max(tokens)))
 }

@@ -13,6 +13,7 @@ use pomona_task::{ModelWeights, NextToken, Objective, Residence};
 use crate::args::{Method, Score, ScoreOptions, Usage};
 use crate::context::{
     TOOL, activation_bytes, calibration, check_runs, objective as next_token, open_model, residence,
+    sweep_bytes,
 };
 use crate::ui::Ui;
 
@@ -64,7 +65,8 @@ pub fn score(
     let graph = model.graph()?;
     let device = Device::by_name(&options.run_on)?;
     let (parts, _) = units(graph, options.unit)?;
-    let activations = activation_bytes(model, options.windows(), options.tokens, parts.len());
+    let needed = if criterion == Criterion::Perplexity { sweep_bytes } else { activation_bytes };
+    let activations = needed(model, options.windows(), options.tokens, parts.len());
     let residence = match criterion {
         Criterion::Random => Residence::Streamed,
         // Each part is read once: keeping all of them would serve nothing.

@@ -35,8 +35,7 @@ impl Framed {
             let tasks = out.par_chunks_mut(some * width * channels).enumerate();
             tasks.for_each_init(Vec::new, |turned, (t, out)| layout.lay(x, t * some, turned, out));
         });
-        let place = |t: &[isize; 2]| v.place(*t);
-        let taps = v.taps.iter().map(place).map(|[y, x]| (y * width + x) * channels).collect();
+        let taps = v.places().map(|[y, x]| (y * width + x) * channels).collect();
         let steps = [v.stride[0] * width * channels, v.stride[1] * channels];
         Self { data, taps, grid: v.grid, plane, steps }
     }

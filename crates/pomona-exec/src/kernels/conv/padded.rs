@@ -21,17 +21,22 @@ impl View {
         [0, 1].map(|d| self.taps.iter().map(|t| (-t[d]).max(0) as usize).max().unwrap_or(0))
     }
 
-    /// Where a tap's value for the first pixel lies once these zeros are there.
-    pub(super) fn place(&self, tap: [isize; 2]) -> [usize; 2] {
+    /// Where each tap's value for the first pixel lies once these zeros are there.
+    pub(super) fn places(&self) -> impl Iterator<Item = [usize; 2]> {
         let before = self.before();
-        [0, 1].map(|d| (tap[d] + before[d] as isize) as usize)
+        self.taps.iter().map(move |t| place(*t, before))
     }
 
     /// Rows, or columns, from the first to the last that any window reads.
     pub(super) fn reach(&self, d: usize) -> usize {
-        let last = self.taps.iter().map(|t| self.place(*t)[d]).max().unwrap_or(0);
+        let last = self.places().map(|p| p[d]).max().unwrap_or(0);
         last + self.grid[d].saturating_sub(1) * self.stride[d] + 1
     }
+}
+
+/// A tap's place behind so many zeros.
+fn place(tap: [isize; 2], before: [usize; 2]) -> [usize; 2] {
+    [0, 1].map(|d| (tap[d] + before[d] as isize) as usize)
 }
 
 /// Planes with zeros around them as far as windows reach, their columns sorted by the remainder of the stride: for pixel
@@ -64,7 +69,7 @@ pub(super) const BEHIND: usize = 64;
 
 impl Layout {
     pub(super) fn new(v: &View) -> Self {
-        let columns = || v.taps.iter().map(|t| v.place(*t)[1]);
+        let columns = || v.places().map(|p| p[1]);
         let mut remainders: Vec<usize> = columns().map(|x| x % v.stride[1]).collect();
         remainders.sort_unstable();
         remainders.dedup();
@@ -84,7 +89,7 @@ impl Layout {
 
     /// Where a tap's value for the first pixel lies.
     pub(super) fn tap(&self, tap: [isize; 2]) -> usize {
-        let [y, x] = [0, 1].map(|d| (tap[d] + self.before[d] as isize) as usize);
+        let [y, x] = place(tap, self.before);
         let part = self.remainders.iter().position(|r| *r == x % self.stride).unwrap_or(0);
         (part * self.rows + y) * self.width + x / self.stride
     }

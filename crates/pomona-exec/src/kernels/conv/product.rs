@@ -90,10 +90,11 @@ pub(super) fn phases(g: &Geometry) -> Vec<Phase> {
 /// Puts the phases' pixels of a plane in their places.
 pub(super) fn interleave(g: &Geometry, phases: &[Phase], parts: &[&[f32]], plane: &mut [f32]) {
     let width = g.size[1];
-    let mut parts = parts.iter();
+    let mut rest = parts;
     // Those of the same rows together.
     for some in phases.chunk_by(|a, b| a.phase[0] == b.phase[0]) {
-        let own: Vec<&[f32]> = parts.by_ref().take(some.len()).copied().collect();
+        let own;
+        (own, rest) = rest.split_at(some.len());
         for y in 0..some[0].view.grid[0] {
             let to = &mut plane[(y * g.stride[0] + some[0].phase[0]) * width..][..width];
             let row = |k: usize| &own[k][y * some[k].view.grid[1]..][..some[k].view.grid[1]];
