@@ -72,14 +72,15 @@ pub(super) unsafe fn some_rows_while<S: Simd, const R: usize, const MR: usize, c
 ) -> [[S::V; NV]; R] {
     // SAFETY: the caller vouches for the set.
     let mut acc = unsafe { [[S::zero(); NV]; R] };
+    let (mut a, mut b) = (a, b);
     for i in 0..R {
         between(i);
-        for p in i * k / R..(i + 1) * k / R {
+        for _ in i * k / R..(i + 1) * k / R {
+            ahead::<S, MR, NV>(a, b);
             // SAFETY: the caller vouches for the set and for `k` groups behind both pointers.
             unsafe {
-                let (a, b) = (a.add(p * MR), b.add(p * NV * S::LANES));
-                ahead::<S, MR, NV>(a, b);
                 product::<S, R, NV>(&mut acc, |i| a.add(i), |v| b.add(v * S::LANES));
+                (a, b) = (a.add(MR), b.add(NV * S::LANES));
             }
         }
     }
@@ -99,19 +100,20 @@ pub(super) unsafe fn some_rows_in_place<S: Simd, const R: usize, const MR: usize
 ) -> [[S::V; NV]; R] {
     // SAFETY: the caller vouches for the set.
     let mut acc = unsafe { [[S::zero(); NV]; R] };
+    let mut a = a;
     for (p, offset) in offsets.iter().enumerate() {
+        if S::LANES >= 16
+            && let Some(offset) = offsets.get(p + AHEAD)
+        {
+            // A window's values lie far apart: no processor guesses where the next ones are.
+            for v in 0..NV {
+                S::expect(b[v].wrapping_add(*offset));
+            }
+        }
         // SAFETY: the caller vouches for the set, for a group of `a` and for registers of `b` at each offset.
         unsafe {
-            let a = a.add(p * MR);
-            if S::LANES >= 16
-                && let Some(offset) = offsets.get(p + AHEAD)
-            {
-                // A window's values lie far apart: no processor guesses where the next ones are.
-                for v in 0..NV {
-                    S::expect(b[v].wrapping_add(*offset));
-                }
-            }
             product::<S, R, NV>(&mut acc, |i| a.add(i), |v| b[v].add(*offset));
+            a = a.add(MR);
         }
     }
     acc
