@@ -40,3 +40,12 @@ pub(crate) fn tile_size() -> (usize, usize) {
     }
     in_tile!(sizes())
 }
+
+/// Floats of a register of the set in use.
+pub(crate) fn lanes() -> usize {
+    #[inline(always)]
+    fn lanes<S: Simd, const MR: usize, const NV: usize, const NR: usize>() -> usize {
+        S::LANES
+    }
+    in_tile!(lanes())
+}

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::simd::simd;
+use super::simd::{Simd, simd};
 use super::uninit;
 
 simd! {
@@ -11,22 +11,46 @@ simd! {
         if rows == 0 || columns == 0 {
             return;
         }
-        let fits = (rows - 1) * stride + columns <= data.len() && (columns - 1) * out_stride + rows <= out.len();
-        assert!(fits, "both matrices lie within their slices");
-        let (whole_rows, whole_columns) = (rows / 8 * 8, columns / 8 * 8);
-        for j in (0..whole_columns).step_by(8) {
-            for i in (0..whole_rows).step_by(8) {
+        assert!((columns - 1) * out_stride + rows <= out.len(), "a matrix lies within its slice");
+        // SAFETY: whoever chose `S` found the set; the result lies within `out`.
+        unsafe { turn_to::<S>(data, stride, rows, columns, out.as_mut_ptr(), out_stride) };
+    }
+}
+
+/// As [`turn`], to elements that lie among those of other tasks.
+///
+/// # Safety
+/// The processor has the set; every element of the result can be written, and no other task has it.
+#[inline(always)]
+pub(super) unsafe fn turn_to<S: Simd>(
+    data: &[f32],
+    stride: usize,
+    rows: usize,
+    columns: usize,
+    out: *mut f32,
+    out_stride: usize,
+) {
+    if rows == 0 || columns == 0 {
+        return;
+    }
+    assert!((rows - 1) * stride + columns <= data.len(), "a matrix lies within its slice");
+    let (whole_rows, whole_columns) = (rows / 8 * 8, columns / 8 * 8);
+    // Two blocks of the same rows: a whole cache line of each, before rows that lie a power of two apart drive each other out.
+    for j in (0..whole_columns).step_by(16) {
+        for i in (0..whole_rows).step_by(8) {
+            for j in (j..(j + 16).min(whole_columns)).step_by(8) {
                 let row = |k: usize| data[(i + k) * stride + j..].as_ptr();
                 let block = [row(0), row(1), row(2), row(3), row(4), row(5), row(6), row(7)];
-                // SAFETY: whoever chose `S` found the set; the block lies within both matrices, which lie within their slices.
-                unsafe { S::turn(block, out.as_mut_ptr().add(j * out_stride + i), out_stride) };
+                // SAFETY: the caller vouches for the set and the result; the block lies within the matrix.
+                unsafe { S::turn(block, out.add(j * out_stride + i), out_stride) };
             }
         }
-        for i in 0..rows {
-            let from = if i < whole_rows { whole_columns } else { 0 };
-            for (j, v) in data[i * stride..][..columns].iter().enumerate().skip(from) {
-                out[j * out_stride + i] = *v;
-            }
+    }
+    for i in 0..rows {
+        let from = if i < whole_rows { whole_columns } else { 0 };
+        for j in from..columns {
+            // SAFETY: as the caller vouches.
+            unsafe { *out.add(j * out_stride + i) = data[i * stride + j] };
         }
     }
 }

@@ -55,16 +55,18 @@ impl Framed {
     }
 }
 
-struct Layout {
-    size: [usize; 2],
-    before: [usize; 2],
-    width: usize,
-    channels: usize,
+/// How a sample's planes are laid out.
+pub(super) struct Layout {
+    pub size: [usize; 2],
+    pub before: [usize; 2],
+    /// Columns of the frame.
+    pub width: usize,
+    pub channels: usize,
 }
 
 impl Layout {
     /// Rows of one sample's frame, from the `first` on.
-    fn lay(&self, x: &[f32], first: usize, turned: &mut Vec<f32>, out: &mut [f32]) {
+    pub(super) fn lay(&self, x: &[f32], first: usize, turned: &mut Vec<f32>, out: &mut [f32]) {
         let ([height, width], channels) = (self.size, self.channels);
         let rows = out.len() / (self.width * channels).max(1);
         // Those of the plane among them.

@@ -10,6 +10,7 @@ mod product;
 #[cfg(test)]
 mod tests;
 mod windows;
+mod winograd;
 
 use super::uninit;
 

@@ -6,6 +6,7 @@ use super::Geometry;
 use super::framed::Framed;
 use super::padded::{Padded, View, in_turns};
 use super::windows::{Filters, Planes, Taps, Windows};
+use super::winograd::{self, Winograd};
 use crate::kernels::gemm::{Matrix, Product, Start};
 use crate::kernels::math::sum;
 use crate::kernels::simd::simd;
@@ -28,6 +29,10 @@ pub(super) fn forward(x: &[f32], weight: &[f32], bias: Option<&[f32]>, g: &Geome
     let (plane, depth) = (g.out_plane(), inputs * g.taps());
     if plane == 0 || g.batch == 0 {
         return;
+    }
+    if winograd::fits(g) {
+        let filters = winograd::Filters { weight, inputs, outputs, turned: false };
+        return Winograd::new(g.batch, [g.size, g.out], g.before, filters, bias).run(x, y);
     }
     let padded = Padded::new(x, g.batch * g.inputs, &view(g));
     for group in 0..g.groups {
@@ -113,6 +118,11 @@ pub(super) fn input(above: &[f32], weight: &[f32], bias: Option<&[f32]>, g: &Geo
     if g.batch == 0 || g.in_plane() == 0 {
         return;
     }
+    if winograd::fits_back(g) {
+        let filters = winograd::Filters { weight, inputs: g.outputs, outputs: g.inputs, turned: true };
+        return Winograd::new(g.batch, [g.out, g.size], g.before.map(|b| 2 - b), filters, bias)
+            .run(above, dx);
+    }
     let phases = phases(g);
     if let [one] = phases.as_slice()
         && g.stride == [1, 1]
@@ -165,6 +175,9 @@ pub(super) fn weight(x: &[f32], above: &[f32], g: &Geometry, dw: &mut [f32]) {
     let depth = inputs * taps;
     if taps == 1 && g.stride == [1, 1] && g.before == [0, 0] && g.size == g.out {
         return weight_of_pixels(x, above, g, dw);
+    }
+    if winograd::fits(g) {
+        return winograd::gradient(x, above, g, dw);
     }
     // With the channels last, both factors' panels are copies.
     let framed = Framed::new(x, g.batch, g.inputs, &view(g));

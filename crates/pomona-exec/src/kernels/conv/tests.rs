@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{Geometry, channel_sums, conv, conv_input, conv_weight};
+use super::{Geometry, channel_sums, conv, conv_input, conv_weight, winograd};
 use crate::kernels::simd::{Level, with};
 use crate::kernels::tests::noise;
 
@@ -125,6 +125,24 @@ fn sizes_of_networks() {
     let depthwise = Geometry { groups: 6, outputs: 12, ..dense(2, 6, 12, [9, 21], 3, 1, 1) };
     check(depthwise);
     check(Geometry { groups: 6, outputs: 6, ..dense(2, 6, 6, [9, 20], 5, 2, 2) });
+}
+
+#[test]
+fn tiles_of_four_by_four() {
+    let check = |g: Geometry| {
+        assert!(winograd::fits(&g) && winograd::fits_back(&g), "{g:?}");
+        check(g);
+    };
+    // Tiles that the border cuts, channels that do not fill registers, tasks of several samples.
+    check(dense(2, 40, 70, [17, 33], 3, 1, 1));
+    check(dense(9, 64, 50, [8, 7], 3, 1, 1));
+    check(dense(2, 32, 48, [18, 14], 3, 1, 0));
+    check(dense(1, 40, 48, [14, 19], 3, 1, 2));
+    check(fits(Geometry { before: [0, 2], ..dense(2, 32, 32, [14, 18], 3, 1, 0) }, [1, 0]).unwrap());
+    // Rows of more tiles than a task has.
+    check(dense(1, 24, 40, [7, 270], 3, 1, 1));
+    // Tasks of filters, whose channels come in parts.
+    check(dense(2, 160, 130, [8, 12], 3, 1, 1));
 }
 
 proptest! {

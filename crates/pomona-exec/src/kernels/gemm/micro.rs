@@ -22,9 +22,9 @@ const AHEAD: usize = 16;
 /// Asks for what the panels hold some products ahead, or what lies behind them: the next panel. With the widest registers a product
 /// takes so few cycles that the second-level cache's answers come late; narrower ones have no instruction to spare.
 #[inline(always)]
-fn ahead<S: Simd, const MR: usize, const NV: usize>(a: *const f32, b: *const f32) {
+fn ahead<S: Simd, const NV: usize>(a: *const f32, b: *const f32) {
     if S::LANES >= 16 {
-        S::expect(a.wrapping_add(AHEAD * MR));
+        S::expect(a);
         for v in 0..NV {
             S::expect(b.wrapping_add((AHEAD * NV + v) * S::LANES));
         }
@@ -76,7 +76,7 @@ pub(super) unsafe fn some_rows_while<S: Simd, const R: usize, const MR: usize, c
     for i in 0..R {
         between(i);
         for _ in i * k / R..(i + 1) * k / R {
-            ahead::<S, MR, NV>(a, b);
+            ahead::<S, NV>(a.wrapping_add(AHEAD * MR), b);
             // SAFETY: the caller vouches for the set and for `k` groups behind both pointers.
             unsafe {
                 product::<S, R, NV>(&mut acc, |i| a.add(i), |v| b.add(v * S::LANES));
@@ -138,6 +138,56 @@ pub(crate) unsafe fn tile_of_rows<S: Simd, const MR: usize, const NV: usize>(
             let b = b.add(p * NV * S::LANES);
             product::<S, MR, NV>(&mut acc, |i| a.add(i * stride + p), |v| b.add(v * S::LANES));
         }
+    }
+    acc
+}
+
+/// As [`some_rows`], with the left factor in registers of each row: `[k / LANES][MR][LANES]`. The places of a product's rows are a
+/// pointer and constants.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+pub(crate) unsafe fn tile_of_registers<S: Simd, const R: usize, const MR: usize, const NV: usize>(
+    k: usize,
+    a: *const f32,
+    b: *const f32,
+) -> [[S::V; NV]; R] {
+    // SAFETY: the caller vouches for the set.
+    let mut acc = unsafe { [[S::zero(); NV]; R] };
+    let (mut a, mut b, mut left) = (a, b, k);
+    while left > 0 {
+        let some = left.min(S::LANES);
+        for p in 0..some {
+            // A line of the next rows with every product: as many of them as there are lanes.
+            ahead::<S, NV>(a.wrapping_add((MR + p) * S::LANES), b);
+            // SAFETY: the caller vouches for the set and for `k` groups.
+            unsafe { product::<S, R, NV>(&mut acc, |i| a.add(i * S::LANES + p), |v| b.add(v * S::LANES)) };
+            b = b.wrapping_add(NV * S::LANES);
+        }
+        a = a.wrapping_add(MR * S::LANES);
+        left -= some;
+    }
+    acc
+}
+
+/// As [`some_rows`], with both factors' groups `strides` apart instead of side by side.
+///
+/// # Safety
+/// The processor has the set; each of `k` groups has `R` numbers of the left and `NV` registers of the right factor.
+#[inline(always)]
+pub(crate) unsafe fn tile_of_columns<S: Simd, const R: usize, const NV: usize>(
+    k: usize,
+    (a, b): (*const f32, *const f32),
+    strides: [usize; 2],
+) -> [[S::V; NV]; R] {
+    // SAFETY: the caller vouches for the set.
+    let mut acc = unsafe { [[S::zero(); NV]; R] };
+    let (mut a, mut b) = (a, b);
+    for _ in 0..k {
+        // SAFETY: the caller vouches for the set and the groups.
+        unsafe { product::<S, R, NV>(&mut acc, |i| a.add(i), |v| b.add(v * S::LANES)) };
+        (a, b) = (a.wrapping_add(strides[0]), b.wrapping_add(strides[1]));
     }
     acc
 }
