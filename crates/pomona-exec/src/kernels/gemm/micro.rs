@@ -19,14 +19,14 @@ pub(crate) unsafe fn tile<S: Simd, const MR: usize, const NV: usize>(
 /// Products ahead of which memory is asked for.
 const AHEAD: usize = 16;
 
-/// Asks for what the panels hold some products ahead, or what lies behind them: the next panel. With the widest registers a product
+/// Asks for a line of the left and `W` of the right factor, some products ahead, or what lies behind them: the next panel. With the widest registers a product
 /// takes so few cycles that the second-level cache's answers come late; narrower ones have no instruction to spare.
 #[inline(always)]
-fn ahead<S: Simd, const NV: usize>(a: *const f32, b: *const f32) {
+fn ahead<S: Simd, const W: usize>(a: *const f32, b: *const f32) {
     if S::LANES >= 16 {
         S::expect(a);
-        for v in 0..NV {
-            S::expect(b.wrapping_add((AHEAD * NV + v) * S::LANES));
+        for v in 0..W {
+            S::expect(b.wrapping_add(v * S::LANES));
         }
     }
 }
@@ -55,31 +55,37 @@ pub(crate) unsafe fn some_rows<S: Simd, const R: usize, const MR: usize, const N
     b: *const f32,
 ) -> [[S::V; NV]; R] {
     // SAFETY: as the caller vouches.
-    unsafe { some_rows_while::<S, R, MR, NV>(k, a, b, |_| {}) }
+    unsafe { some_rows_while::<S, R, MR, NV, NV>(k, a, b, |_| {}) }
 }
 
-/// As [`some_rows`]; between the products `between` is called for each row: whoever asks for as many lines of memory at once waits
-/// until there is room for them.
+/// As [`some_rows`], of which the first `W` registers of each row are wanted; between the products `between` is called for each row:
+/// whoever asks for as many lines of memory at once waits until there is room for them.
 ///
 /// # Safety
 /// As there.
 #[inline(always)]
-pub(super) unsafe fn some_rows_while<S: Simd, const R: usize, const MR: usize, const NV: usize>(
+pub(super) unsafe fn some_rows_while<
+    S: Simd,
+    const R: usize,
+    const MR: usize,
+    const NV: usize,
+    const W: usize,
+>(
     k: usize,
     a: *const f32,
     b: *const f32,
     between: impl Fn(usize),
-) -> [[S::V; NV]; R] {
+) -> [[S::V; W]; R] {
     // SAFETY: the caller vouches for the set.
-    let mut acc = unsafe { [[S::zero(); NV]; R] };
+    let mut acc = unsafe { [[S::zero(); W]; R] };
     let (mut a, mut b) = (a, b);
     for i in 0..R {
         between(i);
         for _ in i * k / R..(i + 1) * k / R {
-            ahead::<S, NV>(a.wrapping_add(AHEAD * MR), b);
+            ahead::<S, W>(a.wrapping_add(AHEAD * MR), b.wrapping_add(AHEAD * NV * S::LANES));
             // SAFETY: the caller vouches for the set and for `k` groups behind both pointers.
             unsafe {
-                product::<S, R, NV>(&mut acc, |i| a.add(i), |v| b.add(v * S::LANES));
+                product::<S, R, W>(&mut acc, |i| a.add(i), |v| b.add(v * S::LANES));
                 (a, b) = (a.add(MR), b.add(NV * S::LANES));
             }
         }
@@ -87,32 +93,38 @@ pub(super) unsafe fn some_rows_while<S: Simd, const R: usize, const MR: usize, c
     acc
 }
 
-/// As [`some_rows`], with the right factor's registers read where they lie: that of column block `v` for the product `k` at
+/// As [`some_rows_while`], with the right factor's registers read where they lie: that of column block `v` for the product `k` at
 /// `b[v] + offsets[k]`.
 ///
 /// # Safety
 /// As there; a register can be read at each of these places.
 #[inline(always)]
-pub(super) unsafe fn some_rows_in_place<S: Simd, const R: usize, const MR: usize, const NV: usize>(
+pub(super) unsafe fn some_rows_in_place<
+    S: Simd,
+    const R: usize,
+    const MR: usize,
+    const NV: usize,
+    const W: usize,
+>(
     offsets: &[usize],
     a: *const f32,
     b: [*const f32; NV],
-) -> [[S::V; NV]; R] {
+) -> [[S::V; W]; R] {
     // SAFETY: the caller vouches for the set.
-    let mut acc = unsafe { [[S::zero(); NV]; R] };
+    let mut acc = unsafe { [[S::zero(); W]; R] };
     let mut a = a;
     for (p, offset) in offsets.iter().enumerate() {
         if S::LANES >= 16
             && let Some(offset) = offsets.get(p + AHEAD)
         {
             // A window's values lie far apart: no processor guesses where the next ones are.
-            for v in 0..NV {
+            for v in 0..W {
                 S::expect(b[v].wrapping_add(*offset));
             }
         }
         // SAFETY: the caller vouches for the set, for a group of `a` and for registers of `b` at each offset.
         unsafe {
-            product::<S, R, NV>(&mut acc, |i| a.add(i), |v| b[v].add(*offset));
+            product::<S, R, W>(&mut acc, |i| a.add(i), |v| b[v].add(*offset));
             a = a.add(MR);
         }
     }
@@ -160,7 +172,7 @@ pub(crate) unsafe fn tile_of_registers<S: Simd, const R: usize, const MR: usize,
         let some = left.min(S::LANES);
         for p in 0..some {
             // A line of the next rows with every product: as many of them as there are lanes.
-            ahead::<S, NV>(a.wrapping_add((MR + p) * S::LANES), b);
+            ahead::<S, NV>(a.wrapping_add((MR + p) * S::LANES), b.wrapping_add(AHEAD * NV * S::LANES));
             // SAFETY: the caller vouches for the set and for `k` groups.
             unsafe { product::<S, R, NV>(&mut acc, |i| a.add(i * S::LANES + p), |v| b.add(v * S::LANES)) };
             b = b.wrapping_add(NV * S::LANES);

@@ -19,7 +19,7 @@ pub(crate) use operand::{Matrix, Operand, copy_lanes, turn_rows};
 use task::{Left, Right};
 
 use super::simd::Simd;
-use super::tiles::{in_tile, tile_size};
+use super::tiles::{in_wide_tile, wide_tile_size};
 use super::{Room, Shared, uninit};
 
 /// Depth of a block. Of narrower registers a panel of the right factor takes two thirds of the first cache, 32 kB with 16 lanes. With
@@ -28,10 +28,11 @@ use super::{Room, Shared, uninit};
 const fn depth(lanes: usize) -> usize {
     if lanes > 16 { 576 } else { 320 }
 }
-/// Columns that a task has a multiple of.
+/// Columns that a task has a multiple of, if they are whole tiles.
 const UNIT: usize = 32;
-/// Columns of a task at most: their block takes a third of a 512 kB cache, with the widest registers a seventh of 2 MB.
-const COLUMNS: usize = 128;
+/// Columns of a task at most, whole tiles of any set: their block takes two fifths of a 512 kB cache, with the widest registers a sixth
+/// of 2 MB.
+const COLUMNS: usize = 144;
 /// Tasks that a product is cut into where its size allows: few enough to pay for themselves, many enough to share evenly.
 const TASKS: usize = 16;
 /// Rows of which half are enough for a task.
@@ -85,7 +86,7 @@ impl<A: Operand, B: Operand, F: Fn(usize) -> usize + Sync> Product<'_, A, B, F> 
         if self.rows * self.columns * self.depth < SMALL {
             return self.run_here(c, &mut Scratch::default());
         }
-        let (mr, nr) = tile_size();
+        let (mr, nr) = wide_tile_size();
         if self.rows >= TALL && self.rows >= self.columns && self.columns <= WIDE {
             return self.run_tall(mr, nr, c);
         }
@@ -232,7 +233,7 @@ impl<A: Operand, B: Operand, F: Fn(usize) -> usize + Sync> Product<'_, A, B, F> 
         if self.is_empty(c) {
             return;
         }
-        let (mr, _) = tile_size();
+        let (mr, _) = wide_tile_size();
         let panels = self.rows.div_ceil(mr);
         let Scratch { a, b } = scratch;
         let size = panels * mr * self.depth;
@@ -271,7 +272,7 @@ impl<A: Operand, B: Operand, F: Fn(usize) -> usize + Sync> Product<'_, A, B, F> 
 
     /// Panels of the left factor from a panel on.
     fn pack_left_panels(&self, panel: usize, k: &Range<usize>, out: &mut [f32]) {
-        in_tile!(self.pack_left_in(panel, k, out))
+        in_wide_tile!(self.pack_left_in(panel, k, out))
     }
 
     #[inline(always)]
@@ -286,7 +287,7 @@ impl<A: Operand, B: Operand, F: Fn(usize) -> usize + Sync> Product<'_, A, B, F> 
 
     /// Panels of the right factor from a panel on.
     fn pack_right_panels(&self, panel: usize, k: &Range<usize>, out: &mut [f32]) {
-        in_tile!(self.pack_right_in(panel, k, out))
+        in_wide_tile!(self.pack_right_in(panel, k, out))
     }
 
     #[inline(always)]
@@ -335,7 +336,7 @@ fn share_of(rows: usize, mr: usize, threads: usize) -> usize {
 
 /// Blocks of the depth, as equal as can be.
 fn blocks_of(depth: usize) -> impl Iterator<Item = Range<usize>> {
-    let (_, lanes) = tile_size();
+    let (_, lanes) = wide_tile_size();
     let size = depth.div_ceil(depth.div_ceil(self::depth(lanes)).max(1)).max(1);
     (0..depth).step_by(size).map(move |k| k..(k + size).min(depth))
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::micro::{for_rows, some_rows_in_place, some_rows_while};
 use super::{Operand, Product, Start, pack_panels};
 use crate::kernels::simd::Simd;
-use crate::kernels::tiles::in_tile;
+use crate::kernels::tiles::in_wide_tile;
 use crate::kernels::{Room, Shared};
 
 /// Rows whose panels stay in the second-level cache while the task's columns pass by.
@@ -35,8 +35,8 @@ struct Panel<const NR: usize, const NV: usize> {
     columns: usize,
     /// Where each column's element of the first row lies.
     at: [usize; NR],
-    /// All columns, side by side.
-    whole: bool,
+    /// Whether a register's columns are all there, side by side.
+    whole: [bool; NV],
     /// Where the registers of the right factor lie, if they are read in place.
     starts: Option<[usize; NV]>,
 }
@@ -58,7 +58,7 @@ impl<A: Operand, B: Operand, F: Fn(usize) -> usize + Sync> Product<'_, A, B, F> 
         start: Start<'_>,
         c: &Shared<'_>,
     ) {
-        in_tile!(self.task_in(factors, rows, columns, depth, start, c))
+        in_wide_tile!(self.task_in(factors, rows, columns, depth, start, c))
     }
 
     #[inline(always)]
@@ -153,7 +153,10 @@ impl<A: Operand, B: Operand, F: Fn(usize) -> usize + Sync> Product<'_, A, B, F> 
         for (j, at) in at[..columns].iter_mut().enumerate() {
             *at = (self.column)(first + j);
         }
-        let whole = columns == NR && at.iter().enumerate().all(|(j, a)| *a == at[0] + j);
+        let mut whole = [false; NV];
+        for (whole, at) in whole.iter_mut().zip(at[..columns].chunks_exact(S::LANES)) {
+            *whole = at.iter().enumerate().all(|(j, a)| *a == at[0] + j);
+        }
         let mut starts = [0; NV];
         let starts =
             (in_place && columns == NR && self.b.in_place(first, S::LANES, &mut starts)).then_some(starts);
@@ -171,6 +174,37 @@ impl<A: Operand, B: Operand, F: Fn(usize) -> usize + Sync> Product<'_, A, B, F> 
 unsafe fn tile_of<S: Simd, const R: usize, const MR: usize, const NV: usize, const NR: usize>(
     a: &[f32],
     b: Source<'_, NV>,
+    rows: (usize, usize),
+    panel: &Panel<NR, NV>,
+    start: Start<'_>,
+    c: impl Fn(usize, usize) -> *mut f32,
+) {
+    // SAFETY: as the caller vouches.
+    unsafe {
+        // Of the last columns as many registers as they fill.
+        match panel.columns.div_ceil(S::LANES) {
+            1 if NV > 1 => registers_of::<S, R, MR, NV, NR, 1>(a, b, rows, panel, start, c),
+            2 if NV > 2 => registers_of::<S, R, MR, NV, NR, 2>(a, b, rows, panel, start, c),
+            _ => registers_of::<S, R, MR, NV, NR, NV>(a, b, rows, panel, start, c),
+        }
+    }
+}
+
+/// As [`tile_of`], of which `W` registers of each row are wanted.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn registers_of<
+    S: Simd,
+    const R: usize,
+    const MR: usize,
+    const NV: usize,
+    const NR: usize,
+    const W: usize,
+>(
+    a: &[f32],
+    b: Source<'_, NV>,
     (first, rows): (usize, usize),
     panel: &Panel<NR, NV>,
     start: Start<'_>,
@@ -178,92 +212,95 @@ unsafe fn tile_of<S: Simd, const R: usize, const MR: usize, const NV: usize, con
 ) {
     // SAFETY: as the caller vouches; asking for memory reads nothing.
     unsafe {
+        let side_by_side = panel.whole[..W].iter().all(|w| *w);
         let ask = |i| {
-            if panel.whole && i < rows {
-                let c = c(i, 0);
-                S::expect(c);
-                S::expect(c.wrapping_add(NR - 1));
+            if side_by_side && i < rows {
+                for v in 0..W {
+                    S::expect(c(i, v * S::LANES));
+                }
+                S::expect(c(i, W * S::LANES - 1));
             }
         };
         let acc = match b {
-            Source::Packed(b, k) => some_rows_while::<S, R, MR, NV>(k, a.as_ptr(), b.as_ptr(), ask),
+            Source::Packed(b, k) => some_rows_while::<S, R, MR, NV, W>(k, a.as_ptr(), b.as_ptr(), ask),
             Source::InPlace(b, offsets) => {
                 (0..rows).for_each(ask);
-                some_rows_in_place::<S, R, MR, NV>(offsets, a.as_ptr(), b)
+                some_rows_in_place::<S, R, MR, NV, W>(offsets, a.as_ptr(), b)
             }
         };
-        if panel.whole && rows == R {
-            return whole_tile::<S, R, NV>(acc, start, [first, panel.first], |i| c(i, 0));
+        if side_by_side && rows == R {
+            for v in 0..W {
+                whole_register::<S, R, W>(&acc, v, start, [first, panel.first + v * S::LANES], |i| {
+                    c(i, v * S::LANES)
+                });
+            }
+            return;
         }
         // Out of the registers at once, by constant places: whatever is then done with the tile, the sums stay in them.
         let mut sums = [[0.0_f32; NR]; R];
         for i in 0..R {
-            for v in 0..NV {
+            for v in 0..W {
                 S::store(sums[i].as_mut_ptr().add(v * S::LANES), acc[i][v]);
             }
         }
         for (i, sums) in sums.iter().enumerate().take(rows) {
-            for (j, s) in sums.iter().enumerate().take(panel.columns) {
-                let c = c(i, j);
-                *c = match start {
-                    Start::Zero => *s,
-                    Start::Row(r) => s + r[first + i],
-                    Start::Column(r) => s + r[panel.first + j],
-                    Start::Add => s + *c,
-                };
+            for (v, sums) in sums[..panel.columns].chunks(S::LANES).enumerate() {
+                let place = |j: usize| c(i, v * S::LANES + j);
+                let column = panel.first + v * S::LANES;
+                if panel.whole[v] {
+                    let sum = [[S::load(sums.as_ptr())]];
+                    whole_register::<S, 1, 1>(&sum, 0, start, [first + i, column], |_| place(0));
+                    continue;
+                }
+                for (j, s) in sums.iter().enumerate() {
+                    let c = place(j);
+                    *c = match start {
+                        Start::Zero => *s,
+                        Start::Row(r) => s + r[first + i],
+                        Start::Column(r) => s + r[column + j],
+                        Start::Add => s + *c,
+                    };
+                }
             }
         }
     }
 }
 
-/// Writes a tile of which all is wanted, its columns side by side.
+/// Writes a register of each row, whose columns lie side by side.
 ///
 /// # Safety
 /// The processor has the set; `c` gives the place of each row's first element, the others lie behind it.
 #[inline(always)]
-unsafe fn whole_tile<S: Simd, const R: usize, const NV: usize>(
-    acc: [[S::V; NV]; R],
+unsafe fn whole_register<S: Simd, const R: usize, const W: usize>(
+    acc: &[[S::V; W]; R],
+    v: usize,
     start: Start<'_>,
     [row, column]: [usize; 2],
     c: impl Fn(usize) -> *mut f32,
 ) {
     // SAFETY: as the caller vouches; what is added to rows and columns has one for each, as slices say.
     unsafe {
-        let mut before = [S::zero(); NV];
         match start {
             Start::Zero => {
                 for i in 0..R {
-                    for v in 0..NV {
-                        S::store(c(i).add(v * S::LANES), acc[i][v]);
-                    }
+                    S::store(c(i), acc[i][v]);
                 }
             }
             Start::Row(r) => {
                 let r = &r[row..row + R];
                 for i in 0..R {
-                    let before = S::splat(r[i]);
-                    for v in 0..NV {
-                        S::store(c(i).add(v * S::LANES), S::add(acc[i][v], before));
-                    }
+                    S::store(c(i), S::add(acc[i][v], S::splat(r[i])));
                 }
             }
             Start::Column(r) => {
-                let r = &r[column..column + NV * S::LANES];
-                for v in 0..NV {
-                    before[v] = S::load(r.as_ptr().add(v * S::LANES));
-                }
+                let before = S::load(r[column..column + S::LANES].as_ptr());
                 for i in 0..R {
-                    for v in 0..NV {
-                        S::store(c(i).add(v * S::LANES), S::add(acc[i][v], before[v]));
-                    }
+                    S::store(c(i), S::add(acc[i][v], before));
                 }
             }
             Start::Add => {
                 for i in 0..R {
-                    for v in 0..NV {
-                        let c = c(i).add(v * S::LANES);
-                        S::store(c, S::add(acc[i][v], S::load(c)));
-                    }
+                    S::store(c(i), S::add(acc[i][v], S::load(c(i))));
                 }
             }
         }
