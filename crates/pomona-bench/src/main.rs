@@ -52,6 +52,10 @@ static MEMORY: pomona_exec::Memory = pomona_exec::Memory;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Err(e) = pomona_exec::check_instructions() {
+        let _ = writeln!(std::io::stderr(), "error: {e}");
+        return ExitCode::FAILURE;
+    }
     pomona_exec::keep_freed_memory();
     match pomona_exec::among_workers(|| race(&cli)) {
         Ok(code) => code,

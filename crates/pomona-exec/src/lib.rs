@@ -26,7 +26,9 @@ pub use device::{Device, devices};
 pub use error::{ExecError, Result};
 pub use evaluate::{BatchMoments, ChannelMoments, Feeds, Mode, Options, evaluate, needed};
 pub use gradients::{Gradients, Wrt, gradients, gradients_of_loss};
-pub use kernels::{AdamW, Moving, Narrow, NarrowKind, cross_entropy, instructions, log_sum_exp};
+pub use kernels::{
+    AdamW, Moving, Narrow, NarrowKind, check_instructions, cross_entropy, instructions, log_sum_exp,
+};
 pub use state::{start_states, step};
 pub use symbols::elements;
 pub use tensor::{Kind, Tensor};

@@ -20,6 +20,10 @@ static MEMORY: pomona_exec::Memory = pomona_exec::Memory;
 fn main() -> ExitCode {
     pomona_models::tokenizer::silence_caught_panics();
     let cli = args::Cli::parse();
+    if let Err(e) = pomona_exec::check_instructions() {
+        ui::Ui::new(cli.quiet, cli.json).error(&anyhow::Error::msg(e));
+        return ExitCode::FAILURE;
+    }
     match cli.command.runs_networks() {
         true => {
             pomona_exec::keep_freed_memory();

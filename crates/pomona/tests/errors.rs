@@ -42,6 +42,28 @@ fn wrong_use_ends_with_2() {
     all(&folder, "wrong-use", commands);
 }
 
+/// Instructions can be limited to those of the processor, and the same model is scored alike with all of them.
+#[test]
+fn instructions_are_limited_by_name() {
+    let folder = Folder::new();
+    let run =
+        |name: &str, words: &[&str]| folder.command(words).env("POMONA_INSTRUCTIONS", name).output().unwrap();
+    let wrong = run("mmx", &["inspect", "model"]);
+    assert_eq!(wrong.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&wrong.stderr).into_owned();
+    assert!(said.contains("POMONA_INSTRUCTIONS is `mmx`") && said.contains("portable"), "{said}");
+    let perplexity = |name: &str| -> f64 {
+        let words =
+            &["--json", "eval", "model", "--task", "perplexity", "--data", "text.txt", "--window", "64"];
+        let out = run(name, words);
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        let value: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+        value["perplexity"].as_f64().unwrap()
+    };
+    let (widest, narrowest) = (perplexity(""), perplexity("portable"));
+    assert!((widest / narrowest - 1.0).abs() < 1e-5, "{widest} {narrowest}");
+}
+
 #[test]
 fn what_is_not_there_or_not_known_ends_with_1() {
     let folder = Folder::new();

@@ -48,7 +48,7 @@ pub(crate) use recurrent::{Cell, Sequence, recurrent};
 pub(crate) use resample::{resample, turned};
 use room::Room;
 pub(crate) use rope::{Turn, rotate};
-pub use simd::instructions;
+pub use simd::{check_instructions, instructions};
 pub(crate) use softmax::{softmax, softmax_back};
 pub(crate) use tape::{Slice, record, record_sharing, seed, step};
 

@@ -323,7 +323,10 @@ pub(crate) enum Level {
     Portable,
 }
 
-/// The widest instructions of this processor that kernels use.
+/// The environment variable that keeps kernels from wider instructions than it names: `avx512`, `avx2` or `portable`.
+const LIMIT: &str = "POMONA_INSTRUCTIONS";
+
+/// The widest instructions that kernels use: those of this processor, or as `POMONA_INSTRUCTIONS` has it.
 pub fn instructions() -> &'static str {
     match level() {
         #[cfg(target_arch = "x86_64")]
@@ -334,7 +337,42 @@ pub fn instructions() -> &'static str {
     }
 }
 
+/// Whether `POMONA_INSTRUCTIONS` names instructions that this processor has; what is wrong with it, if not. Kernels take it as unset
+/// then.
+pub fn check_instructions() -> Result<(), String> {
+    limited(wanted().as_deref()).map(|_| ())
+}
+
+fn wanted() -> Option<String> {
+    std::env::var_os(LIMIT).map(|name| name.to_string_lossy().into_owned())
+}
+
+/// The widest set up to the one that is named.
+fn limited(name: Option<&str>) -> Result<Level, String> {
+    let all = Level::all();
+    let Some(name) = name.filter(|n| !n.is_empty()) else { return Ok(all[0]) };
+    let found = all.iter().find(|l| l.name() == name).copied();
+    found.ok_or_else(|| {
+        let names: Vec<&str> = all.iter().map(|l| l.name()).collect();
+        format!(
+            "{LIMIT} is `{name}`; this processor has {}: set it to one of these, or not at all",
+            names.join(", ")
+        )
+    })
+}
+
 impl Level {
+    /// As the environment variable has it.
+    fn name(self) -> &'static str {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => "avx2",
+            Level::Portable => "portable",
+        }
+    }
+
     /// The sets of this processor, the widest first.
     pub(crate) fn all() -> Vec<Level> {
         #[allow(unused_mut, reason = "only x86 adds to it")]
@@ -364,7 +402,7 @@ impl Level {
 #[cfg(not(test))]
 pub(crate) fn level() -> Level {
     static WIDEST: std::sync::OnceLock<Level> = std::sync::OnceLock::new();
-    *WIDEST.get_or_init(|| Level::all()[0])
+    *WIDEST.get_or_init(|| limited(wanted().as_deref()).unwrap_or_else(|_| Level::all()[0]))
 }
 
 #[cfg(test)]
@@ -428,5 +466,21 @@ mod forced {
             .build()
             .unwrap();
         pool.install(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_names_a_set_of_the_processor() {
+        assert_eq!(limited(None), Ok(Level::all()[0]));
+        assert_eq!(limited(Some("")), Ok(Level::all()[0]));
+        for level in Level::all() {
+            assert_eq!(limited(Some(level.name())), Ok(level));
+        }
+        let wrong = limited(Some("mmx")).unwrap_err();
+        assert!(wrong.contains("POMONA_INSTRUCTIONS is `mmx`") && wrong.contains("portable"), "{wrong}");
     }
 }

@@ -7,7 +7,7 @@ macro_rules! in_tile {
 }
 pub(crate) use in_tile;
 
-/// As [`in_tile`], with the tile of large products: as many registers, of which fewer are rows, so that a product reads less of memory
+/// As [`in_tile`], with the tile of `gemm`'s products: as many registers, of which fewer are rows, so that a product reads less of memory
 /// (with AVX-512, eleven times for 24 results in place of fourteen; whoever shares the core leaves less for that).
 macro_rules! in_wide_tile {
     ($($call:tt)*) => { $crate::kernels::tiles::in_tile_of!([8, 3, 48], $($call)*) };
@@ -55,7 +55,7 @@ pub(crate) fn tile_size() -> (usize, usize) {
     in_tile!(sizes())
 }
 
-/// Those of the tile of large products.
+/// Those of the tile of `gemm`'s products.
 pub(crate) fn wide_tile_size() -> (usize, usize) {
     in_wide_tile!(sizes())
 }

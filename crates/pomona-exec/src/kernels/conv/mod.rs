@@ -1,7 +1,8 @@
 //! Convolutions in one and two dimensions, and those through which a gradient or a transposed convolution goes back.
 //!
 //! All are products whose right factor is read through windows over planes that were laid out with their borders; windows
-//! are read in place or packed by the tasks that need them, as a whole only where there are few pixels. One window a channel (depthwise) has no product in it: loops of its own.
+//! are read in place or packed by the tasks that need them, as a whole only where there are few pixels. Dense ones of 3 x 3 taps take a
+//! quarter of the products (`winograd`). One window a channel (depthwise) has no product in it: loops of its own.
 
 mod depthwise;
 mod framed;

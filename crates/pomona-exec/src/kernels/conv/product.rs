@@ -25,15 +25,20 @@ pub(super) fn view(g: &Geometry) -> View {
 }
 
 pub(super) fn forward(x: &[f32], weight: &[f32], bias: Option<&[f32]>, g: &Geometry, y: &mut [f32]) {
-    let (inputs, outputs) = (g.inputs / g.groups, g.outputs / g.groups);
-    let (plane, depth) = (g.out_plane(), inputs * g.taps());
-    if plane == 0 || g.batch == 0 {
+    if g.out_plane() == 0 || g.batch == 0 {
         return;
     }
     if winograd::fits(g) {
-        let filters = winograd::Filters { weight, inputs, outputs, turned: false };
+        let filters = winograd::Filters { weight, inputs: g.inputs, outputs: g.outputs, turned: false };
         return Winograd::new(g.batch, [g.size, g.out], g.before, filters, bias).run(x, y);
     }
+    by_windows(x, weight, bias, g, y);
+}
+
+/// Every product by the definition; there are outputs.
+pub(super) fn by_windows(x: &[f32], weight: &[f32], bias: Option<&[f32]>, g: &Geometry, y: &mut [f32]) {
+    let (inputs, outputs) = (g.inputs / g.groups, g.outputs / g.groups);
+    let (plane, depth) = (g.out_plane(), inputs * g.taps());
     let padded = Padded::new(x, g.batch * g.inputs, &view(g));
     for group in 0..g.groups {
         let own = group * outputs..(group + 1) * outputs;
@@ -118,11 +123,22 @@ pub(super) fn input(above: &[f32], weight: &[f32], bias: Option<&[f32]>, g: &Geo
     if g.batch == 0 || g.in_plane() == 0 {
         return;
     }
-    if winograd::fits_back(g) {
+    if winograd::fits_input(g) {
         let filters = winograd::Filters { weight, inputs: g.outputs, outputs: g.inputs, turned: true };
         return Winograd::new(g.batch, [g.out, g.size], g.before.map(|b| 2 - b), filters, bias)
             .run(above, dx);
     }
+    input_by_windows(above, weight, bias, g, dx);
+}
+
+/// Every product by the definition; there are pixels.
+pub(super) fn input_by_windows(
+    above: &[f32],
+    weight: &[f32],
+    bias: Option<&[f32]>,
+    g: &Geometry,
+    dx: &mut [f32],
+) {
     let phases = phases(g);
     if let [one] = phases.as_slice()
         && g.stride == [1, 1]
@@ -171,14 +187,19 @@ fn phase_of(p: &Phase, above: &[f32], weight: &[f32], bias: Option<&[f32]>, g: &
 }
 
 pub(super) fn weight(x: &[f32], above: &[f32], g: &Geometry, dw: &mut [f32]) {
-    let (inputs, outputs, taps) = (g.inputs / g.groups, g.outputs / g.groups, g.taps());
-    let depth = inputs * taps;
-    if taps == 1 && g.stride == [1, 1] && g.before == [0, 0] && g.size == g.out {
+    if g.taps() == 1 && g.stride == [1, 1] && g.before == [0, 0] && g.size == g.out {
         return weight_of_pixels(x, above, g, dw);
     }
-    if winograd::fits(g) {
+    if winograd::fits_weight(g) {
         return winograd::gradient(x, above, g, dw);
     }
+    weight_by_windows(x, above, g, dw);
+}
+
+/// Every product by the definition.
+pub(super) fn weight_by_windows(x: &[f32], above: &[f32], g: &Geometry, dw: &mut [f32]) {
+    let (inputs, outputs, taps) = (g.inputs / g.groups, g.outputs / g.groups, g.taps());
+    let depth = inputs * taps;
     // With the channels last, both factors' panels are copies.
     let framed = Framed::new(x, g.batch, g.inputs, &view(g));
     let above = channels_last(above, g.outputs, g.out_plane());

@@ -19,7 +19,7 @@ pub(crate) unsafe fn tile<S: Simd, const MR: usize, const NV: usize>(
 /// Products ahead of which memory is asked for.
 const AHEAD: usize = 16;
 
-/// Asks for a line of the left and `W` of the right factor, some products ahead, or what lies behind them: the next panel. With the widest registers a product
+/// Asks for a line of the left and `W` of the right factor, which the caller wants some products later: perhaps the next panel's. With the widest registers a product
 /// takes so few cycles that the second-level cache's answers come late; narrower ones have no instruction to spare.
 #[inline(always)]
 fn ahead<S: Simd, const W: usize>(a: *const f32, b: *const f32) {
@@ -32,7 +32,7 @@ fn ahead<S: Simd, const W: usize>(a: *const f32, b: *const f32) {
 }
 
 /// Calls a function that is generic over a tile's rows (the first parameter after the set) with the least of 4, 8 and `MR` that is
-/// enough: of a factor's last rows a third or two thirds are worth a tile of their own.
+/// enough: a few of a factor's last rows are worth a tile of their own.
 macro_rules! for_rows {
     ($rows:expr, $mr:ident, $name:ident::<$s:ident, _, $($generic:ident),*>($($arg:expr),* $(,)?)) => {
         match $rows {

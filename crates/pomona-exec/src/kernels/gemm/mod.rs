@@ -30,14 +30,14 @@ const fn depth(lanes: usize) -> usize {
 }
 /// Columns that a task has a multiple of, if they are whole tiles.
 const UNIT: usize = 32;
-/// Columns of a task at most, whole tiles of any set: their block takes two fifths of a 512 kB cache, with the widest registers a sixth
-/// of 2 MB.
+/// Columns of a task at most, whole tiles of any set, or what of `UNIT` is next: their block takes two fifths of a 512 kB cache, with
+/// the widest registers a sixth of 2 MB.
 const COLUMNS: usize = 144;
 /// Tasks that a product is cut into where its size allows: few enough to pay for themselves, many enough to share evenly.
 const TASKS: usize = 16;
 /// Rows of which half are enough for a task.
 const HALVED: usize = 192;
-/// Rows from which on, and columns up to which, tasks are made of rows: eight tasks of three panels, and a block of all columns that
+/// Rows from which on, and columns up to which, tasks are made of rows: some tasks of five panels or more, and a block of all columns that
 /// a second-level cache holds (most of it, with the widest registers) or the third is asked for now and then.
 const TALL: usize = 288;
 const WIDE: usize = 1024;
@@ -318,7 +318,7 @@ fn pack_panels<S: Simd, O: Operand, const W: usize>(
     }
 }
 
-/// Rows of a task: three to eight panels of twelve, so that `threads` are done at about the same time.
+/// Rows of a task: five to twelve panels of eight, so that `threads` are done at about the same time.
 fn share_of(rows: usize, mr: usize, threads: usize) -> usize {
     /// What reading the right factor costs a task, in rows.
     const READING: usize = 4;

@@ -2,13 +2,10 @@
 
 use std::ops::Range;
 
-use super::transform::{IN, taps_of_block};
+use super::transform::{IN, TAPS, taps_of_block};
 use crate::kernels::Room;
 use crate::kernels::gemm::turn_rows;
 use crate::kernels::simd::Simd;
-
-/// Taps of a filter.
-const TAPS: usize = 9;
 
 /// Filters of three rows of three, as they lie in memory.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +34,10 @@ impl Filters<'_> {
         /// Inputs whose taps are laid out at a time.
         const SOME: usize = 8;
         let room = room.hold(SOME * TAPS * NR);
+        if n < NR {
+            // Lanes that no channel writes.
+            room.fill(0.0);
+        }
         let all = inputs.len();
         for some in inputs.clone().step_by(SOME) {
             let own = some..(some + SOME).min(inputs.end);

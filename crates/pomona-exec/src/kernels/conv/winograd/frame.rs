@@ -1,4 +1,4 @@
-//! Planes of a span of tiles, turned so that the channels of a pixel lie side by side.
+//! Pixels of a span of tiles, turned so that the channels of a pixel lie side by side.
 
 use super::tiles::Span;
 use super::transform::OUT;
@@ -6,11 +6,14 @@ use crate::kernels::Room;
 use crate::kernels::conv::framed::Layout;
 use crate::kernels::turn::turn;
 
-/// Planes of which tiles read so many rows and columns more than they have sums.
+/// Pixels of which tiles read so many rows and columns more than they have sums.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Planes<'a> {
-    /// `[sample, channels, size]`.
+pub(super) struct Pixels<'a> {
+    /// `[sample, channel of all, size]`.
     pub x: &'a [f32],
+    pub all: usize,
+    /// The channels that count: the first, and how many.
+    pub first: usize,
     pub channels: usize,
     pub size: [usize; 2],
     /// Zeros before the first row and column.
@@ -27,14 +30,14 @@ pub(super) struct Frame {
 
 impl Frame {
     /// Lays out what a span's tiles read, `[row][column][channel]`, a register's floats behind it, and returns the columns.
-    pub(super) fn lay(&mut self, p: &Planes<'_>, span: &Span) -> (&[f32], usize) {
+    pub(super) fn lay(&mut self, p: &Pixels<'_>, span: &Span) -> (&[f32], usize) {
         /// What registers of a frame's last channels may read beyond them.
         const BEHIND: usize = 16;
         /// Columns below which rows are turned together: blocks of eight would not be whole.
         const NARROW: usize = 16;
         let ([height, width], channels) = (p.size, p.channels);
         let (rows, columns) = (span.rows.len() * OUT + p.more, span.columns.len() * OUT + p.more);
-        let x = &p.x[span.sample * channels * height * width..][..channels * height * width];
+        let x = &p.x[(span.sample * p.all + p.first) * height * width..][..channels * height * width];
         let all = self.room.hold(rows * columns * channels + BEHIND);
         let (frame, behind) = all.split_at_mut(rows * columns * channels);
         behind.fill(0.0);

@@ -4,10 +4,10 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::frame::{Frame, Planes};
+use super::frame::{Frame, Pixels};
 use super::load::{load, load_back};
 use super::tiles::Tiles;
-use super::transform::{IN, OUT, PRODUCTS, taps_back_of_block};
+use super::transform::{IN, OUT, PRODUCTS, TAPS, taps_back_of_block};
 use super::values::Values;
 use crate::kernels::conv::Geometry;
 use crate::kernels::gemm::{for_rows, tile_of_columns};
@@ -16,12 +16,12 @@ use crate::kernels::tiles::{in_tile, tile_size};
 use crate::kernels::turn::turn_to;
 use crate::kernels::{Room, Shared};
 
-/// Taps of a filter.
-const TAPS: usize = 9;
 /// Floats of gradients of transformed filters that a task sums by itself: half of a second-level cache. Of larger ones tasks have
 /// some of the products each.
 const OWN: usize = 36 * 64 * 80;
-/// Parts of the tiles whose sums are tasks; their order is the order of the sum.
+/// Floats of them that are held at a time: some output channels' after others'.
+const HELD: usize = 8 << 20;
+/// Parts of the tiles, in whole rows of them about as many, whose sums are tasks; their order is the order of the sum.
 const PARTS: usize = 8;
 /// Floats of a task's transformed values.
 const VALUES: usize = 160 << 10;
@@ -32,8 +32,8 @@ const SOME: usize = 12;
 
 /// A gradient that is summed over tiles.
 struct Gradient<'a> {
-    x: Planes<'a>,
-    above: Planes<'a>,
+    x: Pixels<'a>,
+    above: Pixels<'a>,
     tiles: Tiles,
 }
 
@@ -54,9 +54,23 @@ struct Factors {
 
 /// The gradient of a weight `[outputs, inputs, 3, 3]` from the input and the gradient from above.
 pub(in super::super) fn gradient(x: &[f32], above: &[f32], g: &Geometry, dw: &mut [f32]) {
-    let x = Planes { x, channels: g.inputs, size: g.size, before: g.before, more: IN - OUT };
-    let above = Planes { x: above, channels: g.outputs, size: g.out, before: [0, 0], more: 0 };
-    Gradient { x, above, tiles: Tiles { batch: g.batch, out: g.out } }.run(dw);
+    let (mr, nr) = tile_size();
+    let some = HELD / (PRODUCTS * g.inputs.next_multiple_of(nr)) / mr * mr;
+    for (part, dw) in dw.chunks_mut(some.max(mr) * g.inputs * TAPS).enumerate() {
+        let (first, channels) = (part * some.max(mr), dw.len() / (g.inputs * TAPS));
+        let x = Pixels {
+            x,
+            all: g.inputs,
+            first: 0,
+            channels: g.inputs,
+            size: g.size,
+            before: g.before,
+            more: IN - OUT,
+        };
+        let above =
+            Pixels { x: above, all: g.outputs, first, channels, size: g.out, before: [0, 0], more: 0 };
+        Gradient { x, above, tiles: Tiles { batch: g.batch, out: g.out } }.run(dw);
+    }
 }
 
 impl Gradient<'_> {
@@ -117,14 +131,9 @@ impl Gradient<'_> {
 
     /// Room for the transformed values of some tiles.
     fn factors(&self, tiles: &Range<usize>, rooms: &mut Rooms) -> Factors {
-        let make = |room: &mut Room, channels: usize| {
-            // Products may read a group of rows beyond the last.
-            let size = PRODUCTS * tiles.len() * Values::row(channels) + tile_size().0;
-            Values::rows(room.hold(size), tiles.len(), channels)
-        };
         Factors {
-            values: make(&mut rooms.values, self.x.channels),
-            above: make(&mut rooms.above, self.above.channels),
+            values: Values::rows(&mut rooms.values, tiles.len(), self.x.channels),
+            above: Values::rows(&mut rooms.above, tiles.len(), self.above.channels),
         }
     }
 

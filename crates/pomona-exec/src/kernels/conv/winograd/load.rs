@@ -1,6 +1,6 @@
 //! Tiles' values, transformed as they come in.
 
-use super::frame::{Frame, Planes};
+use super::frame::{Frame, Pixels};
 use super::tiles::Span;
 use super::transform::{self, IN, OUT};
 use super::values::Values;
@@ -12,7 +12,7 @@ use crate::kernels::simd::Simd;
 /// The processor has the set; the values have room for the spans' tiles, and no other task has these.
 #[inline(always)]
 pub(super) unsafe fn load<S: Simd, const MR: usize>(
-    planes: &Planes<'_>,
+    planes: &Pixels<'_>,
     spans: &[Span],
     frame: &mut Frame,
     (values, first): (&Values, usize),
@@ -68,7 +68,7 @@ pub(super) unsafe fn load<S: Simd, const MR: usize>(
 /// As there.
 #[inline(always)]
 pub(super) unsafe fn load_back<S: Simd, const MR: usize>(
-    planes: &Planes<'_>,
+    planes: &Pixels<'_>,
     spans: &[Span],
     frame: &mut Frame,
     (values, first): (&Values, usize),

@@ -12,21 +12,22 @@ mod store;
 mod tiles;
 mod transform;
 mod values;
+mod worth;
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
 pub(super) use filters::Filters;
-use frame::{Frame, Planes};
+use frame::{Frame, Pixels};
 pub(super) use gradient::gradient;
 use load::load;
 use store::{Sums, store};
 use tiles::Tiles;
 use transform::{IN, OUT, PRODUCTS};
 use values::Values;
+pub(super) use worth::{fits, fits_input, fits_weight};
 
-use super::Geometry;
 use crate::kernels::gemm::{for_rows, tile_of_registers};
 use crate::kernels::simd::Simd;
 use crate::kernels::tiles::{in_tile, tile_size};
@@ -36,10 +37,12 @@ use crate::kernels::{Room, Shared};
 const KEPT: usize = 36 * 128 * 128;
 /// Floats of a task's transformed values: a third of a second-level cache.
 const VALUES: usize = 96 << 10;
-/// Tiles of a task at most.
+/// Tiles of a task at least and at most.
+const FEW: usize = 12;
 const SOME: usize = 48;
-/// Floats of the transformed values that tasks of filters share.
+/// Floats of the transformed values that tasks of filters share, and their tiles at most.
 const SHARED: usize = 4 << 20;
+const MANY: usize = 1 << 10;
 /// Input channels whose filters a task of filters transforms at a time: they stay in the second-level cache.
 const INPUTS: usize = 64;
 
@@ -64,30 +67,6 @@ struct Rooms {
     stage: Room,
 }
 
-/// Whether a convolution's values can be had this way, and are worth it.
-pub(super) fn fits(g: &Geometry) -> bool {
-    is_plain(g) && is_worth(g.batch, [g.inputs, g.outputs], g.out)
-}
-
-/// Whether its input's gradient can and is.
-pub(super) fn fits_back(g: &Geometry) -> bool {
-    is_plain(g) && is_worth(g.batch, [g.outputs, g.inputs], g.size)
-}
-
-fn is_plain(g: &Geometry) -> bool {
-    let plain = g.groups == 1 && g.kernel == [3, 3] && g.stride == [1, 1] && g.dilation == [1, 1];
-    plain && g.before.iter().all(|b| *b <= 2)
-}
-
-/// Both ways are compared in products: what transforms of a tile's channel and of a filter take beside them was measured.
-fn is_worth(batch: usize, [inputs, outputs]: [usize; 2], out: [usize; 2]) -> bool {
-    let tiles = batch * out[0].div_ceil(OUT) * out[1].div_ceil(OUT);
-    let lanes = outputs.next_multiple_of(16);
-    let direct = 9 * inputs * outputs * batch * out[0] * out[1];
-    let by_tiles = tiles * (PRODUCTS * inputs * lanes + 500 * (inputs + outputs)) + 400 * inputs * lanes;
-    by_tiles + by_tiles / 4 < direct
-}
-
 impl<'a> Winograd<'a> {
     /// From `[batch, inputs, size]` to `[batch, outputs, out]`, with `before` zeros around the values.
     pub(super) fn new(
@@ -109,26 +88,27 @@ impl<'a> Winograd<'a> {
         let (_, nr) = tile_size();
         let panels = self.filters.outputs.div_ceil(nr);
         let inputs = self.filters.inputs;
-        let most = (VALUES / Values::floats(1, inputs) * tile_size().0).clamp(12, SOME);
-        let pieces = self.tiles.pieces(0..self.tiles.len(), most);
+        let most = (VALUES / Values::floats(1, inputs) * tile_size().0).clamp(FEW, SOME);
         let y = Sums { y: Shared::new(y), channels: self.filters.outputs, out: self.tiles.out };
-        let planes = Planes { x, channels: inputs, size: self.size, before: self.before, more: IN - OUT };
+        let (size, before) = (self.size, self.before);
+        let planes = Pixels { x, all: inputs, first: 0, channels: inputs, size, before, more: IN - OUT };
         if PRODUCTS * self.filters.inputs * panels * nr <= KEPT {
             let size = PRODUCTS * self.filters.inputs * nr;
             let mut filters = Room::new(panels * size);
             filters.par_chunks_mut(size).enumerate().for_each_init(Room::default, |room, (p, out)| {
                 in_tile!(self.panel_in(p, 0..self.filters.inputs, room, out));
             });
+            let pieces = self.tiles.pieces(0..self.tiles.len(), most);
             pieces.into_par_iter().for_each_init(Rooms::default, |rooms, piece| {
                 in_tile!(self.piece_in(piece, &planes, &filters, rooms, &y));
             });
             return;
         }
-        let most = (SHARED / (PRODUCTS * inputs)).max(SOME).min(self.tiles.len());
+        let most = (SHARED / (PRODUCTS * inputs)).clamp(SOME, MANY).min(self.tiles.len());
         let mut room = Room::new(Values::floats(most, inputs));
         for block in self.tiles.pieces(0..self.tiles.len(), most) {
             let values = Values::new(&mut room, block.len(), inputs);
-            self.tiles.pieces(block.clone(), SOME / 4).into_par_iter().for_each_init(
+            self.tiles.pieces(block.clone(), FEW).into_par_iter().for_each_init(
                 Rooms::default,
                 |rooms, piece| {
                     in_tile!(self.values_in(piece, &block, &planes, rooms, values));
@@ -164,7 +144,7 @@ impl<'a> Winograd<'a> {
     fn piece_in<S: Simd, const MR: usize, const NV: usize, const NR: usize>(
         &self,
         piece: Range<usize>,
-        planes: &Planes<'_>,
+        planes: &Pixels<'_>,
         filters: &[f32],
         rooms: &mut Rooms,
         y: &Sums<'_>,
@@ -192,7 +172,7 @@ impl<'a> Winograd<'a> {
         &self,
         piece: Range<usize>,
         block: &Range<usize>,
-        planes: &Planes<'_>,
+        planes: &Pixels<'_>,
         rooms: &mut Rooms,
         values: Values,
     ) {

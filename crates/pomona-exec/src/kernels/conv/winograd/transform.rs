@@ -1,7 +1,7 @@
 //! The transforms of F(4, 3): four sums of three products each from six products of transformed values.
 //!
-//! Six points of the projective line: 0, ±5/8, ±3/2 and infinity. With them sums are about as exact as when they are added one product
-//! after the other (twice their error; ±1 and ±2, which are seen most, have four times it).
+//! Six points of the projective line: 0, ±5/8, ±3/2 and infinity. With them sums over 256 channels have a relative error of 1.5e-6, where
+//! fused products one after the other have 0.4e-6 (`conv/tests.rs`); with 0, ±1 and ±2, which are seen most, it is more than twice that.
 
 use crate::kernels::simd::Simd;
 
@@ -10,6 +10,8 @@ pub(super) const OUT: usize = 4;
 pub(super) const IN: usize = 6;
 /// Products of a tile.
 pub(super) const PRODUCTS: usize = IN * IN;
+/// Taps of a filter.
+pub(super) const TAPS: usize = 9;
 
 const A: f32 = 0.625;
 const B: f32 = 1.5;

@@ -1,6 +1,7 @@
 //! Where the transformed values of tiles lie.
 
 use super::transform::PRODUCTS;
+use crate::kernels::Room;
 use crate::kernels::simd::Simd;
 use crate::kernels::tiles::{lanes, tile_size};
 
@@ -39,10 +40,16 @@ impl Values {
         (channels.next_multiple_of(tile_size().1).div_ceil(LINE) | 1) * LINE
     }
 
-    /// Tiles one behind the other, each a group of its own (`MR` is one), in a buffer.
-    pub(super) fn rows(buffer: &mut [f32], tiles: usize, channels: usize) -> Self {
-        let group = Self::row(channels);
-        assert!(buffer.len() >= PRODUCTS * tiles * group, "a buffer for the tiles' values");
+    /// Tiles one behind the other, each a group of its own (`MR` is one), in a buffer, with room for the lanes that products read
+    /// behind the last one. Where channels do not fill what products read, the rest is zeros.
+    pub(super) fn rows(buffer: &mut Room, tiles: usize, channels: usize) -> Self {
+        let (group, (rows, lanes)) = (Self::row(channels), tile_size());
+        let buffer = buffer.hold(PRODUCTS * tiles * group + rows);
+        if channels.is_multiple_of(lanes) {
+            buffer[PRODUCTS * tiles * group..].fill(0.0);
+        } else {
+            buffer.fill(0.0);
+        }
         Self { start: buffer.as_mut_ptr(), plane: tiles * group, group }
     }
 
@@ -60,6 +67,7 @@ impl Values {
     ///
     /// # Safety
     /// As [`Values::at`], for the group of the last tile.
+    #[inline(always)]
     pub(super) unsafe fn end<S: Simd, const MR: usize>(&self, tiles: usize, channels: usize) {
         for tile in tiles..tiles.next_multiple_of(MR) {
             for c in (0..channels).step_by(S::LANES) {
