@@ -73,6 +73,8 @@ pub(crate) fn turn_rows<S: Simd, const W: usize>(
     out: &mut [f32],
 ) {
     const NONE: [f32; 8] = [0.0; 8];
+    /// Floats of a row ahead of which memory is asked for: two cache lines.
+    const AHEAD: usize = 32;
     if n == 0 || len == 0 {
         return;
     }
@@ -94,6 +96,12 @@ pub(crate) fn turn_rows<S: Simd, const W: usize>(
                     if l + i < n { data[(l + i) * stride + k..].as_ptr() } else { NONE.as_ptr() }
                 };
                 let rows = [row(0), row(1), row(2), row(3), row(4), row(5), row(6), row(7)];
+                if k.is_multiple_of(16) {
+                    // No processor follows as many rows as a panel has: their next lines are asked for.
+                    for row in rows {
+                        S::expect(row.wrapping_add(AHEAD));
+                    }
+                }
                 // SAFETY: whoever chose `S` found the set; eight floats of each row lie within `data`, as asserted; the last
                 // write ends at `(k + 7) * W + l + 8`, within `out` as `fits` says.
                 unsafe { S::turn(rows, out.as_mut_ptr().add(k * W + l), W) };
