@@ -54,7 +54,7 @@ fn instructions_are_limited_by_name() {
     assert!(said.contains("POMONA_INSTRUCTIONS is `mmx`") && said.contains("portable"), "{said}");
     let perplexity = |name: &str| -> f64 {
         let words =
-            &["--json", "eval", "model", "--task", "perplexity", "--data", "text.txt", "--window", "64"];
+            &["--json", "eval", "model", "--task", "perplexity", "--data", "text.txt", "--tokens", "64"];
         let out = run(name, words);
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
         let value: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
