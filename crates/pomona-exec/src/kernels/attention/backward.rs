@@ -5,9 +5,9 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::forward::hide;
-use super::panels::{Rows, add_product, add_tile, put_tile};
+use super::panels::{Rows, add_product};
 use super::{AttentionShape, KEYS, Mask};
-use crate::kernels::gemm::tile;
+use crate::kernels::gemm::{add_tile, put_tile, tile};
 use crate::kernels::math::{dot, exp, tanh};
 use crate::kernels::simd::Simd;
 use crate::kernels::tiles::in_tile;
@@ -236,9 +236,9 @@ fn slopes<S: Simd, const MR: usize, const NV: usize, const NR: usize>(
         // SAFETY: the set was found; the panels hold `dk` and `dv` groups, and the places whole tiles.
         unsafe {
             let acc = tile::<S, MR, NV>(s.dk, k.as_ptr(), p.query.as_ptr());
-            put_tile::<S, MR, NV>(acc, p.weights[to.clone()].as_mut_ptr());
+            put_tile::<S, MR, NV>(acc, p.weights[to.clone()].as_mut_ptr(), NR);
             let acc = tile::<S, MR, NV>(s.dv, v.as_ptr(), p.above.as_ptr());
-            put_tile::<S, MR, NV>(acc, p.slopes[to].as_mut_ptr());
+            put_tile::<S, MR, NV>(acc, p.slopes[to].as_mut_ptr(), NR);
         }
     }
     let lanes = p.queries.len();

@@ -3,9 +3,9 @@
 use rayon::prelude::*;
 
 use super::few::few;
-use super::panels::{Rows, add_product, put_tile};
+use super::panels::{Rows, add_product};
 use super::{AttentionShape, KEYS, Mask};
-use crate::kernels::gemm::tile;
+use crate::kernels::gemm::{put_tile, tile};
 use crate::kernels::math::{exp, tanh};
 use crate::kernels::simd::Simd;
 use crate::kernels::tiles::in_tile;
@@ -101,7 +101,7 @@ fn panel<S: Simd, const MR: usize, const NV: usize, const NR: usize>(t: &Task<'_
             // SAFETY: `in_tile` found the set; both panels hold `dk` groups, and the logits a whole tile.
             unsafe {
                 let acc = tile::<S, MR, NV>(s.dk, keys.as_ptr(), scratch.query.as_ptr());
-                put_tile::<S, MR, NV>(acc, logits.as_mut_ptr());
+                put_tile::<S, MR, NV>(acc, logits.as_mut_ptr(), NR);
             }
         }
         let (logits, _) = scratch.logits[..n * NR].as_chunks_mut::<NR>();

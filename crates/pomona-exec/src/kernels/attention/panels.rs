@@ -1,6 +1,6 @@
 //! How queries, keys and values are laid out for the products.
 
-use crate::kernels::gemm::{Matrix, Operand, for_rows, some_rows};
+use crate::kernels::gemm::{Matrix, Operand, add_tile, for_rows, some_rows};
 use crate::kernels::simd::Simd;
 use crate::kernels::uninit;
 
@@ -89,39 +89,4 @@ unsafe fn add_rows<S: Simd, const R: usize, const MR: usize, const NV: usize>(
 ) {
     // SAFETY: as the caller vouches.
     unsafe { add_tile::<S, R, NV>(some_rows::<S, R, MR, NV>(k, a, b), c, NV * S::LANES) }
-}
-
-/// Adds a tile to rows that begin `stride` apart from `c` on.
-///
-/// # Safety
-/// The processor has the set; each of the rows is good for `NV` registers.
-#[inline(always)]
-pub(super) unsafe fn add_tile<S: Simd, const R: usize, const NV: usize>(
-    acc: [[S::V; NV]; R],
-    c: *mut f32,
-    stride: usize,
-) {
-    for (i, row) in acc.iter().enumerate() {
-        for (v, x) in row.iter().enumerate() {
-            // SAFETY: the caller vouches for the set and for this many floats.
-            unsafe {
-                let c = c.add(i * stride + v * S::LANES);
-                S::store(c, S::add(*x, S::load(c)));
-            }
-        }
-    }
-}
-
-/// Stores a tile's rows as rows of registers at `c`.
-///
-/// # Safety
-/// The processor has the set; `c` is good for `MR * NV * LANES` floats.
-#[inline(always)]
-pub(super) unsafe fn put_tile<S: Simd, const MR: usize, const NV: usize>(acc: [[S::V; NV]; MR], c: *mut f32) {
-    for (i, row) in acc.iter().enumerate() {
-        for (v, x) in row.iter().enumerate() {
-            // SAFETY: the caller vouches for the set and for this many floats.
-            unsafe { S::store(c.add((i * NV + v) * S::LANES), *x) };
-        }
-    }
 }

@@ -27,7 +27,7 @@ impl Framed {
         let plane = rows * width * channels;
         let size = v.size[0] * v.size[1] * channels;
         let mut data = Room::new(batch * plane);
-        let layout = Layout { size: v.size, before: v.before(), width, channels };
+        let layout = Layout { size: v.size, before: v.before(), first: 0, width, channels };
         data.par_chunks_mut(plane.max(1)).enumerate().for_each(|(i, out)| {
             let x = x.get(i * size..(i + 1) * size).unwrap_or_default();
             // A few rows a task: enough pixels to turn in blocks.
@@ -55,11 +55,12 @@ impl Framed {
     }
 }
 
-/// How a sample's planes are laid out.
+/// How a sample's planes are laid out, or some columns of them.
 pub(super) struct Layout {
     pub size: [usize; 2],
     pub before: [usize; 2],
-    /// Columns of the frame.
+    /// Columns of the frame: the first one, counted from the zeros before the plane, and how many there are.
+    pub first: usize,
     pub width: usize,
     pub channels: usize,
 }
@@ -67,28 +68,37 @@ pub(super) struct Layout {
 impl Layout {
     /// Rows of one sample's frame, from the `first` on.
     pub(super) fn lay(&self, x: &[f32], first: usize, turned: &mut Vec<f32>, out: &mut [f32]) {
+        /// Columns below which rows are turned together: blocks of eight would not be whole.
+        const NARROW: usize = 16;
         let ([height, width], channels) = (self.size, self.channels);
         let rows = out.len() / (self.width * channels).max(1);
         // Those of the plane among them.
         let from = first.saturating_sub(self.before[0]).min(height);
         let to = (first + rows).saturating_sub(self.before[0]).min(height);
-        let pixels = (to - from) * width;
-        turned.resize(pixels * channels, 0.0);
+        // The frame's columns that lie within the plane, and the first one's place there.
+        let start = self.before[1].saturating_sub(self.first).min(self.width);
+        let end = (self.before[1] + width).saturating_sub(self.first).clamp(start, self.width);
+        let column = (self.first + start).saturating_sub(self.before[1]);
+        let pixels = if width < NARROW { (to - from) * width } else { 0 };
         if pixels > 0 {
+            turned.resize(pixels * channels, 0.0);
             turn(&x[from * width..], height * width, channels, pixels, turned, channels);
         }
-        // A frame that windows do not read to the end leaves out the last columns.
-        let inside = self.before[1].min(self.width)..(self.before[1] + width).min(self.width);
         for (y, out) in out.chunks_exact_mut((self.width * channels).max(1)).enumerate() {
             let y = (first + y).wrapping_sub(self.before[0]);
-            if !(from..to).contains(&y) {
+            if !(from..to).contains(&y) || start == end {
                 out.fill(0.0);
                 continue;
             }
-            out[..inside.start * channels].fill(0.0);
-            out[inside.end * channels..].fill(0.0);
-            let own = &turned[(y - from) * width * channels..][..inside.len() * channels];
-            out[inside.start * channels..inside.end * channels].copy_from_slice(own);
+            out[..start * channels].fill(0.0);
+            out[end * channels..].fill(0.0);
+            let inside = &mut out[start * channels..end * channels];
+            if pixels > 0 {
+                let own = &turned[((y - from) * width + column) * channels..];
+                inside.copy_from_slice(&own[..inside.len()]);
+            } else {
+                turn(&x[y * width + column..], height * width, channels, end - start, inside, channels);
+            }
         }
     }
 }

@@ -204,6 +204,45 @@ pub(crate) unsafe fn tile_of_columns<S: Simd, const R: usize, const NV: usize>(
     acc
 }
 
+/// Stores a tile as rows of registers that begin `stride` apart from `c` on.
+///
+/// # Safety
+/// The processor has the set; each of the rows is good for `NV` registers.
+#[inline(always)]
+pub(crate) unsafe fn put_tile<S: Simd, const R: usize, const NV: usize>(
+    acc: [[S::V; NV]; R],
+    c: *mut f32,
+    stride: usize,
+) {
+    for (i, row) in acc.iter().enumerate() {
+        for (v, x) in row.iter().enumerate() {
+            // SAFETY: the caller vouches for the set and for this many floats.
+            unsafe { S::store(c.add(i * stride + v * S::LANES), *x) };
+        }
+    }
+}
+
+/// As [`put_tile`], added to what is there.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+pub(crate) unsafe fn add_tile<S: Simd, const R: usize, const NV: usize>(
+    acc: [[S::V; NV]; R],
+    c: *mut f32,
+    stride: usize,
+) {
+    for (i, row) in acc.iter().enumerate() {
+        for (v, x) in row.iter().enumerate() {
+            // SAFETY: the caller vouches for the set and for this many floats.
+            unsafe {
+                let c = c.add(i * stride + v * S::LANES);
+                S::store(c, S::add(*x, S::load(c)));
+            }
+        }
+    }
+}
+
 /// One product of the depth: adds each of `R` numbers of the left factor times each of `NV` registers of the right one.
 ///
 /// # Safety

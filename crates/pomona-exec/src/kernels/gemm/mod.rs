@@ -14,7 +14,9 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-pub(crate) use micro::{for_rows, some_rows, tile, tile_of_columns, tile_of_registers, tile_of_rows};
+pub(crate) use micro::{
+    add_tile, for_rows, put_tile, some_rows, tile, tile_of_columns, tile_of_registers, tile_of_rows,
+};
 pub(crate) use operand::{Matrix, Operand, copy_lanes, turn_rows};
 use task::{Left, Right};
 

@@ -79,9 +79,10 @@ fn blocks_and_shares_meet() {
 
 #[test]
 fn shares_of_rows_end_together() {
-    for (rows, threads) in [(1024, 2), (4096, 2), (288, 2), (300, 4), (5000, 3), (1 << 16, 16)] {
-        let share = share_of(rows, 12, threads);
-        assert!((36..=96).contains(&share) && share.is_multiple_of(12), "{rows} {threads}: {share}");
+    let cases = [(1024, 2), (4096, 2), (288, 2), (300, 4), (5000, 3), (1 << 16, 16)];
+    for (mr, (rows, threads)) in [6, 8, 12].into_iter().flat_map(|mr| cases.map(|c| (mr, c))) {
+        let share = share_of(rows, mr, threads);
+        assert!((36..=96).contains(&share) && share.is_multiple_of(mr), "{rows} {threads}: {share}");
         let longest = |share: usize| {
             let mut ends = vec![0; threads];
             for t in 0..rows.div_ceil(share) {
@@ -89,7 +90,8 @@ fn shares_of_rows_end_together() {
             }
             ends.into_iter().max().unwrap()
         };
-        let best = (36..=96).step_by(12).map(longest).min().unwrap();
+        let shares = (36..=96).filter(|share: &usize| share.is_multiple_of(mr));
+        let best = shares.map(longest).min().unwrap();
         assert!(longest(share) * 100 <= best * 105, "{rows} rows, {threads} threads: {share}");
     }
 }

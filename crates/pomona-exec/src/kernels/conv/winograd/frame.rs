@@ -4,7 +4,6 @@ use super::tiles::Span;
 use super::transform::OUT;
 use crate::kernels::Room;
 use crate::kernels::conv::framed::Layout;
-use crate::kernels::turn::turn;
 
 /// Pixels of which tiles read so many rows and columns more than they have sums.
 #[derive(Clone, Copy, Debug)]
@@ -33,36 +32,15 @@ impl Frame {
     pub(super) fn lay(&mut self, p: &Pixels<'_>, span: &Span) -> (&[f32], usize) {
         /// What registers of a frame's last channels may read beyond them.
         const BEHIND: usize = 16;
-        /// Columns below which rows are turned together: blocks of eight would not be whole.
-        const NARROW: usize = 16;
         let ([height, width], channels) = (p.size, p.channels);
         let (rows, columns) = (span.rows.len() * OUT + p.more, span.columns.len() * OUT + p.more);
         let x = &p.x[(span.sample * p.all + p.first) * height * width..][..channels * height * width];
         let all = self.room.hold(rows * columns * channels + BEHIND);
         let (frame, behind) = all.split_at_mut(rows * columns * channels);
         behind.fill(0.0);
-        if span.is_whole && width < NARROW {
-            let layout = Layout { size: p.size, before: p.before, width: columns, channels };
-            layout.lay(x, span.rows.start * OUT, &mut self.turned, frame);
-            return (all, columns);
-        }
         let first = span.columns.start * OUT;
-        // Those of the frame's columns that lie within the plane.
-        let from = p.before[1].saturating_sub(first).min(columns);
-        let to = (width + p.before[1]).saturating_sub(first).clamp(from, columns);
-        for (y, out) in frame.chunks_exact_mut(columns * channels).enumerate() {
-            let y = (span.rows.start * OUT + y).wrapping_sub(p.before[0]);
-            if y >= height {
-                out.fill(0.0);
-                continue;
-            }
-            out[..from * channels].fill(0.0);
-            out[to * channels..].fill(0.0);
-            if from < to {
-                let x = &x[y * width + first + from - p.before[1]..];
-                turn(x, height * width, channels, to - from, &mut out[from * channels..], channels);
-            }
-        }
+        let layout = Layout { size: p.size, before: p.before, first, width: columns, channels };
+        layout.lay(x, span.rows.start * OUT, &mut self.turned, frame);
         (all, columns)
     }
 }

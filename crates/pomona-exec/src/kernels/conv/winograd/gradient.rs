@@ -9,8 +9,9 @@ use super::load::{load, load_back};
 use super::tiles::Tiles;
 use super::transform::{IN, OUT, PRODUCTS, TAPS, taps_back_of_block};
 use super::values::Values;
+use super::{FEW, SHARED};
 use crate::kernels::conv::Geometry;
-use crate::kernels::gemm::{for_rows, tile_of_columns};
+use crate::kernels::gemm::{add_tile, for_rows, put_tile, tile_of_columns};
 use crate::kernels::simd::Simd;
 use crate::kernels::tiles::{in_tile, tile_size};
 use crate::kernels::turn::turn_to;
@@ -25,10 +26,6 @@ const HELD: usize = 8 << 20;
 const PARTS: usize = 8;
 /// Floats of a task's transformed values.
 const VALUES: usize = 160 << 10;
-/// Floats of those that tasks share.
-const SHARED: usize = 4 << 20;
-/// Tiles that a task transforms at a time for others.
-const SOME: usize = 12;
 
 /// A gradient that is summed over tiles.
 struct Gradient<'a> {
@@ -90,12 +87,12 @@ impl Gradient<'_> {
         let size = PRODUCTS * rows * width;
         let all = 0..self.tiles.len();
         if size <= OWN {
-            let parts = self.tiles.pieces(all.clone(), all.len().div_ceil(PARTS).max(SOME));
+            let parts = self.tiles.pieces(all.clone(), all.len().div_ceil(PARTS).max(FEW));
             let mut sums = Room::new(parts.len() * size);
             let tasks = sums.par_chunks_mut(size).zip(&parts);
             tasks.for_each_init(Rooms::default, |rooms, (sums, part)| {
                 let sums = Shared::new(sums);
-                let most = (VALUES / (PRODUCTS * self.row())).max(SOME);
+                let most = (VALUES / (PRODUCTS * self.row())).max(FEW);
                 for piece in self.tiles.pieces(part.clone(), most) {
                     let factors = self.factors(&piece, rooms);
                     in_tile!(self.load_in(&piece, piece.start, factors, &mut rooms.frame));
@@ -110,12 +107,12 @@ impl Gradient<'_> {
             });
             return self.finish(&sums, parts.len(), dw);
         }
-        let most = (SHARED / (PRODUCTS * self.row())).max(SOME).min(all.len());
+        let most = (SHARED / (PRODUCTS * self.row())).max(FEW).min(all.len());
         let mut sums = Room::new(size);
         let mut rooms = Rooms::default();
         for block in self.tiles.pieces(all, most) {
             let factors = self.factors(&block, &mut rooms);
-            self.tiles.pieces(block.clone(), SOME).into_par_iter().for_each_init(
+            self.tiles.pieces(block.clone(), FEW).into_par_iter().for_each_init(
                 Frame::default,
                 |frame, piece| {
                     in_tile!(self.load_in(&piece, block.start, factors, frame));
@@ -149,7 +146,7 @@ impl Gradient<'_> {
         // SAFETY: the set was found by `level`; the factors have been made for these tiles, each of which is one task's.
         unsafe {
             load::<S, 1>(&self.x, &spans, frame, (&to.values, piece.start - first));
-            load_back::<S, 1>(&self.above, &spans, frame, (&to.above, piece.start - first));
+            load_back::<S>(&self.above, &spans, frame, (&to.above, piece.start - first));
         }
     }
 
@@ -240,11 +237,10 @@ unsafe fn sums_of<S: Simd, const R: usize, const NV: usize>(
     // SAFETY: as the caller vouches.
     unsafe {
         let acc = tile_of_columns::<S, R, NV>(tiles, factors, strides);
-        for i in 0..R {
-            for v in 0..NV {
-                let to = to.add(i * width + v * S::LANES);
-                S::store(to, if add { S::add(acc[i][v], S::load(to)) } else { acc[i][v] });
-            }
+        if add {
+            add_tile::<S, R, NV>(acc, to, width);
+        } else {
+            put_tile::<S, R, NV>(acc, to, width);
         }
     }
 }

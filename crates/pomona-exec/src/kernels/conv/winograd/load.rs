@@ -62,12 +62,12 @@ pub(super) unsafe fn load<S: Simd, const MR: usize>(
     }
 }
 
-/// Transformed gradients of sums, as [`load`] has values.
+/// Transformed gradients of sums, as [`load`] has values; each tile is a group of its own.
 ///
 /// # Safety
 /// As there.
 #[inline(always)]
-pub(super) unsafe fn load_back<S: Simd, const MR: usize>(
+pub(super) unsafe fn load_back<S: Simd>(
     planes: &Pixels<'_>,
     spans: &[Span],
     frame: &mut Frame,
@@ -89,7 +89,7 @@ pub(super) unsafe fn load_back<S: Simd, const MR: usize>(
                             }
                         }
                         let block = transform::sums_back_of_block::<S>(block);
-                        let mut out = values.at::<S, MR>(tile, c);
+                        let mut out = values.at::<S, 1>(tile, c);
                         for i in 0..IN {
                             for j in 0..IN {
                                 S::store(out, block[i][j]);

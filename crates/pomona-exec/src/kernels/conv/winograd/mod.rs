@@ -28,7 +28,7 @@ use transform::{IN, OUT, PRODUCTS};
 use values::Values;
 pub(super) use worth::{fits, fits_input, fits_weight};
 
-use crate::kernels::gemm::{for_rows, tile_of_registers};
+use crate::kernels::gemm::{add_tile, for_rows, put_tile, tile_of_registers};
 use crate::kernels::simd::Simd;
 use crate::kernels::tiles::{in_tile, tile_size};
 use crate::kernels::{Room, Shared};
@@ -85,19 +85,20 @@ impl<'a> Winograd<'a> {
     }
 
     pub(super) fn run(&self, x: &[f32], y: &mut [f32]) {
-        let (_, nr) = tile_size();
+        let (mr, nr) = tile_size();
         let panels = self.filters.outputs.div_ceil(nr);
         let inputs = self.filters.inputs;
-        let most = (VALUES / Values::floats(1, inputs) * tile_size().0).clamp(FEW, SOME);
         let y = Sums { y: Shared::new(y), channels: self.filters.outputs, out: self.tiles.out };
         let (size, before) = (self.size, self.before);
         let planes = Pixels { x, all: inputs, first: 0, channels: inputs, size, before, more: IN - OUT };
-        if PRODUCTS * self.filters.inputs * panels * nr <= KEPT {
-            let size = PRODUCTS * self.filters.inputs * nr;
+        if PRODUCTS * inputs * panels * nr <= KEPT {
+            let size = PRODUCTS * inputs * nr;
             let mut filters = Room::new(panels * size);
             filters.par_chunks_mut(size).enumerate().for_each_init(Room::default, |room, (p, out)| {
-                in_tile!(self.panel_in(p, 0..self.filters.inputs, room, out));
+                in_tile!(self.panel_in(p, 0..inputs, room, out));
             });
+            // Whole groups of tiles.
+            let most = (VALUES / Values::floats(mr, inputs) * mr).clamp(FEW, SOME);
             let pieces = self.tiles.pieces(0..self.tiles.len(), most);
             pieces.into_par_iter().for_each_init(Rooms::default, |rooms, piece| {
                 in_tile!(self.piece_in(piece, &planes, &filters, rooms, &y));
@@ -109,9 +110,9 @@ impl<'a> Winograd<'a> {
         for block in self.tiles.pieces(0..self.tiles.len(), most) {
             let values = Values::new(&mut room, block.len(), inputs);
             self.tiles.pieces(block.clone(), FEW).into_par_iter().for_each_init(
-                Rooms::default,
-                |rooms, piece| {
-                    in_tile!(self.values_in(piece, &block, &planes, rooms, values));
+                Frame::default,
+                |frame, piece| {
+                    in_tile!(self.values_in(piece, &block, &planes, frame, values));
                 },
             );
             (0..panels).into_par_iter().for_each_init(Rooms::default, |rooms, p| {
@@ -173,14 +174,14 @@ impl<'a> Winograd<'a> {
         piece: Range<usize>,
         block: &Range<usize>,
         planes: &Pixels<'_>,
-        rooms: &mut Rooms,
+        frame: &mut Frame,
         values: Values,
     ) {
         let inputs = self.filters.inputs;
         // SAFETY: the values have been made for the block; each tile has its own place.
         unsafe {
             let to = (&values, piece.start - block.start);
-            load::<S, MR>(planes, &self.tiles.spans(piece.clone()), &mut rooms.frame, to);
+            load::<S, MR>(planes, &self.tiles.spans(piece.clone()), frame, to);
             if piece.end == block.end {
                 values.end::<S, MR>(block.len(), inputs);
             }
@@ -258,11 +259,10 @@ unsafe fn rows_of<S: Simd, const R: usize, const MR: usize, const NV: usize, con
     // SAFETY: as the caller vouches.
     unsafe {
         let acc = tile_of_registers::<S, R, MR, NV>(depth, a, b);
-        for i in 0..R {
-            for v in 0..NV {
-                let c = c.add(i * NR + v * S::LANES);
-                S::store(c, if add { S::add(acc[i][v], S::load(c)) } else { acc[i][v] });
-            }
+        if add {
+            add_tile::<S, R, NV>(acc, c, NR);
+        } else {
+            put_tile::<S, R, NV>(acc, c, NR);
         }
     }
 }

@@ -18,8 +18,6 @@ pub(super) struct Span {
     pub sample: usize,
     pub rows: Range<usize>,
     pub columns: Range<usize>,
-    /// Whether it has whole rows of tiles.
-    pub is_whole: bool,
 }
 
 impl Span {
@@ -62,9 +60,9 @@ impl Tiles {
             let (sample, y, left) = (row / rows, row % rows, tiles.end - at);
             let span = if x == 0 && left >= columns {
                 let rows = y..y + (left / columns).min(rows - y);
-                Span { sample, rows, columns: 0..columns, is_whole: true }
+                Span { sample, rows, columns: 0..columns }
             } else {
-                Span { sample, rows: y..y + 1, columns: x..x + left.min(columns - x), is_whole: false }
+                Span { sample, rows: y..y + 1, columns: x..x + left.min(columns - x) }
             };
             at += span.len();
             spans.push(span);
